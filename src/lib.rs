@@ -1,1 +1,7 @@
-//! Under construction.
+//! Outrigger: writes across PostgreSQL, Qdrant and Neo4j happen together or not at all.
+
+pub mod journal;
+pub mod lock;
+pub mod model;
+pub mod plan;
+pub mod store;

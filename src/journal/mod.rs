@@ -1,0 +1,3 @@
+//! What we promised.
+
+pub mod slip;

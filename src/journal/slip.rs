@@ -1,0 +1,39 @@
+//! Permission slips: an irreversible act without its slip does not compile.
+
+use crate::model::ids::Run;
+use crate::model::state::Outcome;
+
+/// This decision is made and cannot be unmade: forced into the log by us, or learnt from the store that decided and
+/// accepted by the log. Only the journal mints it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Decided {
+    run: Run,
+    outcome: Outcome,
+}
+
+impl Decided {
+    /// For the journal alone.
+    pub(super) fn mint(run: Run, outcome: Outcome) -> Self {
+        Self { run, outcome }
+    }
+
+    /// A slip for tests of stores, which have no journal.
+    #[doc(hidden)]
+    #[cfg(any(test, feature = "test-slips"))]
+    #[must_use]
+    pub fn for_tests(run: Run, outcome: Outcome) -> Self {
+        Self::mint(run, outcome)
+    }
+
+    /// Which run.
+    #[must_use]
+    pub fn run(&self) -> Run {
+        self.run
+    }
+
+    /// Which way.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        self.outcome
+    }
+}

@@ -1,0 +1,9 @@
+//! Nouns. Nothing here awaits.
+
+pub mod commit;
+pub mod ids;
+pub mod powers;
+pub mod problem;
+pub mod reference;
+pub mod request;
+pub mod state;

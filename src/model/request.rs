@@ -1,0 +1,234 @@
+//! A transaction as it was asked for: checked once at the door, then trusted.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::ids::StoreName;
+use super::reference::Template;
+
+/// A one-shot transaction.
+#[derive(Clone, Debug)]
+pub struct TxnRequest {
+    /// Unique while open; `None` for most.
+    pub name: Option<String>,
+    /// What the client asked for.
+    pub pattern: PatternWish,
+    /// PostgreSQL's level.
+    pub isolation: Isolation,
+    /// Up to the decision.
+    pub timeout: Duration,
+    /// How to run again after an optimistic conflict.
+    pub retry: RetryPolicy,
+    /// Free keys to hold to the end.
+    pub locks: Vec<DeclaredLock>,
+    /// When to answer.
+    pub wait: WaitFor,
+    /// What to do, in the given order within a store. At least one.
+    pub operations: Vec<Operation>,
+}
+
+/// `pattern`, folded together with `consistency` and `availability`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum PatternWish {
+    /// Atomic where the powers allow it, else refused (sagas are not in this version).
+    #[default]
+    Auto,
+    /// Atomic or refused.
+    Atomic,
+}
+
+/// PostgreSQL's isolation level.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Isolation {
+    /// `READ COMMITTED`.
+    #[default]
+    ReadCommitted,
+    /// `REPEATABLE READ`.
+    RepeatableRead,
+    /// `SERIALIZABLE`.
+    Serializable,
+}
+
+/// `retry`: how often and how soon a transaction that lost a race runs again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RetryPolicy {
+    /// Runs in all; 1 = never again.
+    pub max_attempts: u32,
+    /// The first pause, doubled each time, with jitter.
+    pub base_delay: Duration,
+    /// The longest pause.
+    pub max_delay: Duration,
+}
+
+impl RetryPolicy {
+    /// What a request without `retry` gets.
+    pub const NEVER: Self =
+        Self { max_attempts: 1, base_delay: Duration::from_millis(20), max_delay: Duration::from_secs(2) };
+}
+
+/// A lock on a free key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DeclaredLock {
+    /// In a namespace of its own, apart from every store's.
+    pub key: String,
+    /// Exclusive (X) or shared (S).
+    pub exclusive: bool,
+}
+
+/// `wait`: when the client is answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WaitFor {
+    /// Every store has it.
+    #[default]
+    Applied,
+    /// Durable and irrevocable; the rest follows.
+    Decided,
+}
+
+/// One operation.
+#[derive(Clone, Debug)]
+pub struct Operation {
+    /// Unique in the transaction; its index by default.
+    pub id: String,
+    /// Where.
+    pub store: StoreName,
+    /// Whether it only reads: declared, or by its first word (protocol.md, section 3).
+    pub reads: bool,
+    /// What.
+    pub action: Action,
+    /// What must hold afterwards.
+    pub expect: Expect,
+    /// JSON pointer to the operation in the request: `/operations/3`.
+    pub pointer: String,
+}
+
+/// What an operation does, with the values that may still be references.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// PostgreSQL.
+    Sql {
+        /// One statement, `$1` style.
+        text: String,
+        /// A template of an array.
+        params: Template,
+    },
+    /// Neo4j.
+    Cypher {
+        /// One statement, `$name` style.
+        text: String,
+        /// A template of an object.
+        params: Template,
+    },
+    /// Qdrant.
+    Points {
+        /// Collection or alias.
+        collection: String,
+        /// Which verb.
+        verb: Verb,
+        /// Qdrant's own REST body: a template of an object.
+        body: Template,
+    },
+}
+
+/// Qdrant's verbs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Verb {
+    /// `PUT /points`
+    Upsert,
+    /// `POST /points/delete`
+    Delete,
+    /// `POST /points/payload`
+    SetPayload,
+    /// `PUT /points/payload`
+    OverwritePayload,
+    /// `POST /points/payload/delete`
+    DeletePayload,
+    /// `POST /points/payload/clear`
+    ClearPayload,
+    /// `PUT /points/vectors`
+    UpdateVectors,
+    /// `POST /points/vectors/delete`
+    DeleteVectors,
+    /// `POST /points`
+    Retrieve,
+    /// `POST /points/scroll`
+    Scroll,
+    /// `POST /points/query`
+    Query,
+    /// `POST /points/count`
+    Count,
+}
+
+impl Verb {
+    /// Every verb with its member name in a request.
+    pub const ALL: [(Self, &'static str); 12] = [
+        (Self::Upsert, "upsert"),
+        (Self::Delete, "delete"),
+        (Self::SetPayload, "set_payload"),
+        (Self::OverwritePayload, "overwrite_payload"),
+        (Self::DeletePayload, "delete_payload"),
+        (Self::ClearPayload, "clear_payload"),
+        (Self::UpdateVectors, "update_vectors"),
+        (Self::DeleteVectors, "delete_vectors"),
+        (Self::Retrieve, "retrieve"),
+        (Self::Scroll, "scroll"),
+        (Self::Query, "query"),
+        (Self::Count, "count"),
+    ];
+
+    /// The member name in a request.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(verb, _)| *verb == self).map_or("", |(_, name)| name)
+    }
+
+    /// Whether it only reads.
+    #[must_use]
+    pub fn reads(self) -> bool {
+        matches!(self, Self::Retrieve | Self::Scroll | Self::Query | Self::Count)
+    }
+}
+
+/// `expect` and Qdrant's `if`: an optimistic check; what fails it is a `conflict`.
+#[derive(Clone, Debug, Default)]
+pub struct Expect {
+    /// Returned rows where the statement returns any, else affected ones.
+    pub rows: Option<u64>,
+    /// JSON pointers into the operation's result, and the value each must have.
+    pub equals: Vec<(String, Value)>,
+    /// Qdrant only: what must be so before the write.
+    pub conditions: Vec<PointCondition>,
+}
+
+/// One member of Qdrant's `if`.
+#[derive(Clone, Debug)]
+pub struct PointCondition {
+    /// The point (number or UUID text).
+    pub id: Value,
+    /// Whether it must exist.
+    pub exists: Option<bool>,
+    /// Payload fields that must have these values.
+    pub payload: Option<Map<String, Value>>,
+}
+
+/// An operation with every reference replaced: what a session is given.
+#[derive(Clone, Debug)]
+pub struct BoundOp {
+    /// The operation as asked.
+    pub op: std::sync::Arc<Operation>,
+    /// Its parameters or body with real values (array, object, object: as [`Action`] says).
+    pub values: Value,
+}
+
+impl BoundOp {
+    /// JSON pointer to a place in the parameters or body: `/operations/3/params/0`.
+    #[must_use]
+    pub fn pointer(&self, rest: &str) -> String {
+        let member = match &self.op.action {
+            Action::Sql { .. } | Action::Cypher { .. } => "params",
+            Action::Points { verb, .. } => verb.as_str(),
+        };
+        format!("{}/{member}{rest}", self.op.pointer)
+    }
+}
