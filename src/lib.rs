@@ -5,3 +5,4 @@ pub mod lock;
 pub mod model;
 pub mod plan;
 pub mod store;
+pub mod txn;

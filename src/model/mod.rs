@@ -7,3 +7,4 @@ pub mod problem;
 pub mod reference;
 pub mod request;
 pub mod state;
+pub mod view;
