@@ -81,12 +81,17 @@ impl Model {
                 .iter()
                 .any(|(t, other, _)| t.key == ticket.key && !self.held.contains_key(&(*other, (*ticket.key).clone())));
             assert!(upgrade || !overtaken, "{ticket:?} overtook an earlier newcomer");
+            assert!(upgrade || !self.upgrade_waits(&ticket.key), "{ticket:?} overtook an upgrade");
             self.grant(txn, &ticket.key, mode);
         }
     }
 
     fn allows(&self, key: &LockKey, txn: TxnId, mode: Mode) -> bool {
         self.held.iter().all(|((t, k), held)| k != key || *t == txn || held.is_compatible(mode))
+    }
+
+    fn upgrade_waits(&self, key: &LockKey) -> bool {
+        self.waits.iter().any(|(ticket, txn, _)| *ticket.key == *key && self.held.contains_key(&(*txn, key.clone())))
     }
 
     fn check(&self, table: &Table) {
@@ -97,12 +102,8 @@ impl Model {
             let key = &*ticket.key;
             let held = self.held.get(&(*txn, key.clone()));
             let blocked = !self.allows(key, *txn, held.map_or(*mode, |h| h.join(*mode)));
-            let upgrade_waits = || {
-                let mut here = self.waits.iter().filter(|(t, ..)| t.key == ticket.key);
-                here.any(|(_, other, _)| self.held.contains_key(&(*other, key.clone())))
-            };
             let stands_behind = || self.waits[..at].iter().any(|(t, ..)| t.key == ticket.key);
-            let reason = blocked || (held.is_none() && (upgrade_waits() || stands_behind()));
+            let reason = blocked || (held.is_none() && (self.upgrade_waits(key) || stands_behind()));
             assert!(reason, "{ticket:?} of {txn} waits for nothing");
         }
         assert_eq!((table.held(), table.waiting()), (self.held.len(), self.waits.len()));
@@ -212,6 +213,27 @@ async fn the_table_is_bounded_and_recovery_is_not() {
     assert!(refused.too_many);
     locks.release_all(txn(1));
     locks.acquire_all(txn(3), vec![claim(9, Mode::Shared)], soon()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_dropped_wait_leaves_the_queue_and_lets_the_next_one_in() {
+    let locks = manager();
+    locks.acquire_all(txn(1), vec![claim(1, Mode::Shared)], soon()).await.unwrap();
+    let wish = |t: u8, mode| {
+        let locks = locks.clone();
+        tokio::spawn(async move { locks.acquire_all(txn(t), vec![claim(1, mode)], soon()).await })
+    };
+    let writer = wish(2, Mode::Exclusive);
+    while locks.waiting() == 0 {
+        tokio::task::yield_now().await;
+    }
+    let reader = wish(3, Mode::Shared);
+    while locks.waiting() == 1 {
+        tokio::task::yield_now().await;
+    }
+    writer.abort();
+    reader.await.unwrap().unwrap();
+    assert_eq!((locks.held(), locks.waiting()), (2, 0), "the reader stood behind the writer that went away");
 }
 
 #[tokio::test]
