@@ -1,5 +1,6 @@
 //! Outrigger: writes across PostgreSQL, Qdrant and Neo4j happen together or not at all.
 
+pub mod config;
 pub mod journal;
 pub mod lock;
 pub mod model;
