@@ -3,6 +3,7 @@
 pub mod config;
 pub mod journal;
 pub mod lock;
+pub mod metrics;
 pub mod model;
 pub mod plan;
 pub mod store;

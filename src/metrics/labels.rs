@@ -1,0 +1,187 @@
+//! The values that labels can take. Closed lists: no label ever takes a value from a request.
+
+use crate::model::problem::Code;
+
+macro_rules! labels {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            /// Every value.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+            /// The label's text.
+            #[must_use]
+            pub fn as_str(self) -> &'static str { match self { $(Self::$variant => $text,)* } }
+        }
+    };
+}
+
+labels! {
+    /// How a transaction is carried out.
+    Pattern {
+        /// All or nothing.
+        Atomic = "atomic",
+    }
+}
+
+labels! {
+    /// A stretch of a transaction's way (protocol.md, section 4).
+    Phase {
+        /// Waiting for our own locks.
+        Lock = "lock",
+        /// Operations in the stores' local transactions.
+        Work = "work",
+        /// Making redo writes absolute.
+        Validate = "validate",
+        /// Intent and promises, which overlap.
+        Prepare = "prepare",
+        /// The decider's commit, or the forced decision.
+        Decide = "decide",
+        /// From the decision until every store has it.
+        Finish = "finish",
+    }
+}
+
+labels! {
+    /// Why a run of a transaction began.
+    AttemptReason {
+        /// It was asked for.
+        First = "first",
+        /// An expectation was not met.
+        Conflict = "conflict",
+        /// It was the victim of a deadlock.
+        Deadlock = "deadlock",
+        /// A store could not serialize it.
+        Serialization = "serialization",
+        /// A lock was not to be had in time.
+        LockTimeout = "lock_timeout",
+    }
+}
+
+impl AttemptReason {
+    /// The reason of a re-run after `code`; `None` where no re-run follows from it.
+    #[must_use]
+    pub fn after(code: Code) -> Option<Self> {
+        match code {
+            Code::Conflict => Some(Self::Conflict),
+            Code::Deadlock => Some(Self::Deadlock),
+            Code::Serialization => Some(Self::Serialization),
+            Code::LockTimeout => Some(Self::LockTimeout),
+            _ => None,
+        }
+    }
+}
+
+labels! {
+    /// What a store was asked, as the traits of `store/` name it.
+    StoreCall {
+        /// Connect and find the powers.
+        Probe = "probe",
+        /// Begin a transaction's part (the wait for a pooled connection).
+        Open = "open",
+        /// Find the locks that operations need.
+        Footprint = "footprint",
+        /// Run operations.
+        Work = "work",
+        /// Make writes absolute.
+        Validate = "validate",
+        /// Promise.
+        Prepare = "prepare",
+        /// Commit, and thereby decide.
+        Commit = "commit",
+        /// Roll back.
+        Rollback = "rollback",
+        /// Carry a decision out for a promise.
+        Finish = "finish",
+        /// Apply absolute writes.
+        Apply = "apply",
+        /// Fence a run whose outcome is not known.
+        Fence = "fence",
+        /// Read markers.
+        LookUp = "look_up",
+        /// Delete markers that may go.
+        Forget = "forget",
+        /// Show that this log lives.
+        Heartbeat = "heartbeat",
+    }
+}
+
+labels! {
+    /// How a store answered.
+    CallResult {
+        /// It did it.
+        Ok = "ok",
+        /// It said no.
+        Refused = "refused",
+        /// It gave no answer that can be relied on.
+        Lost = "lost",
+    }
+}
+
+impl From<Code> for CallResult {
+    fn from(code: Code) -> Self {
+        match code {
+            Code::StoreUnavailable | Code::Timeout | Code::Internal => Self::Lost,
+            _ => Self::Refused,
+        }
+    }
+}
+
+labels! {
+    /// How recovery left a transaction that it found unfinished.
+    RecoveryOutcome {
+        /// Every store has it.
+        Committed = "committed",
+        /// No store has any of it.
+        Aborted = "aborted",
+        /// Its decider cannot be asked yet.
+        InDoubt = "in_doubt",
+        /// An operator is needed.
+        NeedsIntervention = "needs_intervention",
+    }
+}
+
+labels! {
+    /// A path of the door with its method.
+    Route {
+        /// Run one.
+        Submit = "POST /v1/transactions",
+        /// List them.
+        List = "GET /v1/transactions",
+        /// Look one up.
+        Show = "GET /v1/transactions/{id}",
+        /// Look up a key's outcome.
+        Key = "GET /v1/idempotency/{key}",
+        /// The status.
+        Status = "GET /v1/status",
+        /// The contract.
+        OpenApi = "GET /openapi.json",
+        /// Whatever the door does not know.
+        Unknown = "unknown",
+    }
+}
+
+impl Route {
+    /// The statuses that it can answer with: its own, those of every route, and those of the problems that may meet it.
+    #[must_use]
+    pub fn statuses(self) -> Vec<u16> {
+        let mut statuses = match self {
+            Self::Submit => {
+                let mut all: Vec<u16> = Code::ALL.iter().map(|code| code.status()).collect();
+                all.extend([200, 202]);
+                all.retain(|status| ![404, 405].contains(status));
+                all
+            }
+            Self::List => vec![200, 400, 401, 429],
+            Self::Show | Self::Key => vec![200, 400, 401, 404, 429, 503],
+            Self::Status => vec![200, 400, 401, 429],
+            Self::OpenApi => vec![200, 400, 429],
+            Self::Unknown => vec![404, 405, 429],
+        };
+        statuses.sort_unstable();
+        statuses.dedup();
+        statuses
+    }
+}

@@ -1,0 +1,317 @@
+//! What an operator sees of us in Prometheus (prefix `outrigger_`).
+//!
+//! Every label's values are an enum or a configured store's name, so the number of series is fixed when the process
+//! starts, and every series is there at zero from then on: a rate over "the first error ever" needs a zero before it.
+
+mod families;
+mod labels;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+};
+
+use families::{BATCHES, FLUSHES, Maker, SPANS};
+pub use labels::{AttemptReason, CallResult, Pattern, Phase, RecoveryOutcome, Route, StoreCall};
+
+use crate::model::ids::StoreName;
+use crate::model::state::{Outcome, TxnState};
+
+/// The content type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The states in which a transaction is open.
+pub const OPEN_STATES: [TxnState; 5] =
+    [TxnState::Active, TxnState::InDoubt, TxnState::Committing, TxnState::Aborting, TxnState::NeedsIntervention];
+
+type Refresher = Box<dyn Fn(&Metrics) + Send + Sync>;
+
+/// All metrics of one sidecar. Cheap to clone; has a registry of its own, so two sidecars in one test don't meet.
+#[derive(Clone)]
+pub struct Metrics(Arc<Families>);
+
+struct Families {
+    registry: Registry,
+    /// Sets what is cheaper to look up than to keep up to date, just before it is rendered.
+    refresher: OnceLock<Refresher>,
+    transactions: IntCounterVec,
+    transaction_duration: HistogramVec,
+    phases: HistogramVec,
+    open: IntGaugeVec,
+    oldest: GaugeVec,
+    attempts: IntCounterVec,
+    interventions: IntGauge,
+    store_requests: IntCounterVec,
+    store_seconds: HistogramVec,
+    store_up: IntGaugeVec,
+    prepared_oldest: GaugeVec,
+    redo_pending: IntGaugeVec,
+    visibility_lag: HistogramVec,
+    locks_held: IntGauge,
+    locks_waiting: IntGauge,
+    lock_wait: Histogram,
+    journal_appended: IntCounter,
+    journal_flush: Histogram,
+    journal_batch: Histogram,
+    journal_segments: IntGauge,
+    journal_bytes: IntGauge,
+    journal_oldest_live: Gauge,
+    journal_poisoned: IntGauge,
+    recovery: Gauge,
+    recovered: IntCounterVec,
+    http_requests: IntCounterVec,
+    http_seconds: HistogramVec,
+}
+
+impl Families {
+    fn new() -> Self {
+        let registry = Registry::new_custom(Some("outrigger".to_owned()), None).expect("the prefix is a legal name");
+        let m = Maker(&registry);
+        Self {
+            transactions: m.counters("transactions_total", "Transactions that ended, by how", &["pattern", "outcome"]),
+            transaction_duration: m.histograms(
+                "transaction_duration_seconds",
+                "From submission until every store has the outcome",
+                &["pattern", "outcome"],
+                SPANS,
+            ),
+            phases: m.histograms("transaction_phase_seconds", "Time spent in each phase of a run", &["phase"], SPANS),
+            open: m.counts("transactions_open", "Transactions that have not ended, by state", &["state"]),
+            oldest: m.gauges(
+                "transaction_oldest_seconds",
+                "Age of the oldest open transaction in each state; 0 where there is none",
+                &["state"],
+            ),
+            attempts: m.counters("attempts_total", "Runs of transactions, by why they began", &["reason"]),
+            interventions: m.count("interventions_open", "Transactions that wait for an operator"),
+            store_requests: m.counters(
+                "store_requests_total",
+                "Calls to stores, by answer",
+                &["store", "operation", "result"],
+            ),
+            store_seconds: m.histograms(
+                "store_request_seconds",
+                "How long calls to stores took",
+                &["store", "operation"],
+                SPANS,
+            ),
+            store_up: m.counts("store_up", "Whether the store answered when it was last asked", &["store"]),
+            prepared_oldest: m.gauges(
+                "store_prepared_oldest_seconds",
+                "Age of the oldest prepared transaction of ours in the store; 0 where there is none",
+                &["store"],
+            ),
+            redo_pending: m.counts("redo_pending", "Decided transactions whose writes the store lacks", &["store"]),
+            visibility_lag: m.histograms(
+                "visibility_lag_seconds",
+                "From the decision until the store shows it",
+                &["store"],
+                SPANS,
+            ),
+            locks_held: m.count("locks_held", "Locks held in our own table"),
+            locks_waiting: m.count("locks_waiting", "Requests that wait in our own table"),
+            lock_wait: m.histogram("lock_wait_seconds", "How long locks of our own table were waited for", SPANS),
+            journal_appended: m.counter("journal_append_bytes_total", "Bytes appended to the journal"),
+            journal_flush: m.histogram("journal_flush_seconds", "How long flushes of the journal took", FLUSHES),
+            journal_batch: m.histogram("journal_flush_batch_records", "Records made durable by one flush", BATCHES),
+            journal_segments: m.count("journal_segments", "Segments of the journal on disk"),
+            journal_bytes: m.count("journal_bytes", "Bytes that the journal takes on disk"),
+            journal_oldest_live: m.gauge(
+                "journal_oldest_live_seconds",
+                "Age of the oldest transaction that keeps segments from going; 0 where there is none",
+            ),
+            journal_poisoned: m.count("journal_poisoned", "1 after a failed flush: only a restart helps"),
+            recovery: m.gauge("recovery_seconds", "How long the last start took until the door opened"),
+            recovered: m.counters(
+                "recovery_transactions_total",
+                "Transactions that the last start found unfinished, by how they were left",
+                &["outcome"],
+            ),
+            http_requests: m.counters("http_requests_total", "Requests at the door, by answer", &["route", "status"]),
+            http_seconds: m.histograms("http_request_seconds", "How long requests at the door took", &["route"], SPANS),
+            refresher: OnceLock::new(),
+            registry: registry.clone(),
+        }
+    }
+}
+
+impl Metrics {
+    /// All families, with every series at zero that `stores` and the enums make known.
+    #[must_use]
+    pub fn new<'a>(stores: impl IntoIterator<Item = &'a StoreName>) -> Self {
+        let families = Families::new();
+        let build = Maker(&families.registry).counts("build_info", "1, with the version as a label", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let metrics = Self(Arc::new(families));
+        metrics.zero();
+        stores.into_iter().for_each(|store| metrics.zero_store(store.as_str()));
+        metrics
+    }
+
+    fn zero(&self) {
+        let f = &self.0;
+        for pattern in Pattern::ALL {
+            for outcome in [Outcome::Committed, Outcome::Aborted] {
+                f.transactions.with_label_values(&[pattern.as_str(), outcome.as_str()]);
+                f.transaction_duration.with_label_values(&[pattern.as_str(), outcome.as_str()]);
+            }
+        }
+        Phase::ALL.iter().for_each(|phase| drop(f.phases.with_label_values(&[phase.as_str()])));
+        AttemptReason::ALL.iter().for_each(|reason| drop(f.attempts.with_label_values(&[reason.as_str()])));
+        RecoveryOutcome::ALL.iter().for_each(|outcome| drop(f.recovered.with_label_values(&[outcome.as_str()])));
+        for state in OPEN_STATES {
+            f.open.with_label_values(&[state.as_str()]);
+            f.oldest.with_label_values(&[state.as_str()]);
+        }
+        for route in Route::ALL {
+            f.http_seconds.with_label_values(&[route.as_str()]);
+            for status in route.statuses() {
+                f.http_requests.with_label_values(&[route.as_str(), &status.to_string()]);
+            }
+        }
+    }
+
+    fn zero_store(&self, store: &str) {
+        let f = &self.0;
+        for call in StoreCall::ALL {
+            f.store_seconds.with_label_values(&[store, call.as_str()]);
+            for result in CallResult::ALL {
+                f.store_requests.with_label_values(&[store, call.as_str(), result.as_str()]);
+            }
+        }
+        f.store_up.with_label_values(&[store]);
+        f.prepared_oldest.with_label_values(&[store]);
+        f.redo_pending.with_label_values(&[store]);
+        f.visibility_lag.with_label_values(&[store]);
+    }
+
+    /// Registers what is called just before each rendering, to set gauges that are looked up rather than kept. It must
+    /// not block. Only the first registration counts.
+    pub fn refresh_with(&self, refresher: impl Fn(&Self) + Send + Sync + 'static) {
+        // A second one would silently replace what the first one feeds.
+        let _ = self.0.refresher.set(Box::new(refresher));
+    }
+
+    /// Everything in Prometheus' text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        if let Some(refresher) = self.0.refresher.get() {
+            refresher(self);
+        }
+        let mut text = String::new();
+        let encoded = TextEncoder::new().encode_utf8(&self.0.registry.gather(), &mut text);
+        encoded.expect("families that were registered have names and series");
+        text
+    }
+
+    /// A transaction ended.
+    pub fn transaction_ended(&self, pattern: Pattern, outcome: Outcome, took: Duration) {
+        let labels = [pattern.as_str(), outcome.as_str()];
+        self.0.transactions.with_label_values(&labels).inc();
+        self.0.transaction_duration.with_label_values(&labels).observe(took.as_secs_f64());
+    }
+
+    /// A run went through a phase.
+    pub fn phase(&self, phase: Phase, took: Duration) {
+        self.0.phases.with_label_values(&[phase.as_str()]).observe(took.as_secs_f64());
+    }
+
+    /// How many transactions are in an open state now, and how old the oldest of them is.
+    pub fn set_open(&self, state: TxnState, count: usize, oldest: Duration) {
+        debug_assert!(OPEN_STATES.contains(&state), "{state:?} is not open");
+        let labels = [state.as_str()];
+        self.0.open.with_label_values(&labels).set(as_gauge(count));
+        self.0.oldest.with_label_values(&labels).set(oldest.as_secs_f64());
+        if state == TxnState::NeedsIntervention {
+            self.0.interventions.set(as_gauge(count));
+        }
+    }
+
+    /// A run began.
+    pub fn attempt(&self, reason: AttemptReason) {
+        self.0.attempts.with_label_values(&[reason.as_str()]).inc();
+    }
+
+    /// A store answered a call, or did not.
+    pub fn store_call(&self, store: &StoreName, call: StoreCall, result: CallResult, took: Duration) {
+        let labels = [store.as_str(), call.as_str(), result.as_str()];
+        self.0.store_requests.with_label_values(&labels).inc();
+        self.0.store_seconds.with_label_values(&labels[..2]).observe(took.as_secs_f64());
+    }
+
+    /// Whether a store answered when it was last asked.
+    pub fn set_store_up(&self, store: &StoreName, up: bool) {
+        self.0.store_up.with_label_values(&[store.as_str()]).set(i64::from(up));
+    }
+
+    /// Age of the oldest transaction of ours that stands prepared in a store.
+    pub fn set_prepared_oldest(&self, store: &StoreName, age: Duration) {
+        self.0.prepared_oldest.with_label_values(&[store.as_str()]).set(age.as_secs_f64());
+    }
+
+    /// Decided transactions whose writes a store lacks.
+    pub fn set_redo_pending(&self, store: &StoreName, count: usize) {
+        self.0.redo_pending.with_label_values(&[store.as_str()]).set(as_gauge(count));
+    }
+
+    /// A store shows a decision that was made `lag` ago.
+    pub fn visible(&self, store: &StoreName, lag: Duration) {
+        self.0.visibility_lag.with_label_values(&[store.as_str()]).observe(lag.as_secs_f64());
+    }
+
+    /// Our lock table now.
+    pub fn set_locks(&self, held: usize, waiting: usize) {
+        self.0.locks_held.set(as_gauge(held));
+        self.0.locks_waiting.set(as_gauge(waiting));
+    }
+
+    /// Locks of our table were waited for (also when in vain).
+    pub fn lock_wait(&self, waited: Duration) {
+        self.0.lock_wait.observe(waited.as_secs_f64());
+    }
+
+    /// The journal took bytes in.
+    pub fn journal_appended(&self, bytes: u64) {
+        self.0.journal_appended.inc_by(bytes);
+    }
+
+    /// The journal flushed.
+    pub fn journal_flushed(&self, took: Duration, records: u64) {
+        self.0.journal_flush.observe(took.as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "a flush has far fewer than 2^52 records")]
+        self.0.journal_batch.observe(records as f64);
+    }
+
+    /// The journal on disk now; `oldest_live`: age of what keeps its oldest segment.
+    pub fn set_journal(&self, segments: usize, bytes: u64, oldest_live: Duration, poisoned: bool) {
+        self.0.journal_segments.set(as_gauge(segments));
+        self.0.journal_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.0.journal_oldest_live.set(oldest_live.as_secs_f64());
+        self.0.journal_poisoned.set(i64::from(poisoned));
+    }
+
+    /// The start took so long until the door opened.
+    pub fn set_recovery(&self, took: Duration) {
+        self.0.recovery.set(took.as_secs_f64());
+    }
+
+    /// Recovery found a transaction unfinished and left it so.
+    pub fn recovered(&self, outcome: RecoveryOutcome) {
+        self.0.recovered.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// The door answered.
+    pub fn http(&self, route: Route, status: u16, took: Duration) {
+        self.0.http_requests.with_label_values(&[route.as_str(), &status.to_string()]).inc();
+        self.0.http_seconds.with_label_values(&[route.as_str()]).observe(took.as_secs_f64());
+    }
+}
+
+fn as_gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
