@@ -1,0 +1,15 @@
+//! What `cargo xtask …` is made of, as a library, so that tests drive the very same stack of real stores.
+//!
+//! | module | does |
+//! |---|---|
+//! | [`stack`] | real PostgreSQL, Neo4j and Qdrant on free loopback ports: up, down, killed, restarted |
+//! | [`suite`] | `cargo xtask test`: every check in order, each with its time |
+//! | [`install`] | what is missing is installed, or named with the exact command |
+//! | [`cache`] | downloads and initialised templates that every stack on this machine shares |
+//! | [`tool`] | running other programs with a bound and an error worth reading |
+
+pub mod cache;
+pub mod install;
+pub mod stack;
+pub mod suite;
+pub mod tool;
