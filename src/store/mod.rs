@@ -8,6 +8,9 @@
 //!     └─ redoes()   -> Redoes        absolute writes after the decision
 //! ```
 
+pub mod expect;
+pub mod neo4j;
+
 use std::time::Duration;
 
 use async_trait::async_trait;

@@ -1,0 +1,99 @@
+//! The contract suite and Neo4j's own checks against a real server.
+
+mod contract;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use outrigger::model::problem::Code;
+use outrigger::model::reference::Template;
+use outrigger::model::request::{Action, BoundOp, Expect, Operation};
+use outrigger::store::Store;
+use outrigger::store::neo4j::{Neo4j, Neo4jConfig};
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard};
+
+use xtask::stack::{Stack, Store as Kind, Wanted};
+
+use contract::Subject;
+
+/// One at a time: ending old sessions looks at all of a user's transactions.
+static TURN: Mutex<()> = Mutex::const_new(());
+
+/// One server for all tests of this binary; it ends with the process.
+static STACK: OnceLock<Stack> = OnceLock::new();
+
+fn config() -> Neo4jConfig {
+    let login = STACK
+        .get_or_init(|| Stack::for_tests("store-neo4j", Wanted::only(&[Kind::Neo4j])).expect("Neo4j starts"))
+        .login(Kind::Neo4j)
+        .expect("the stack has Neo4j");
+    Neo4jConfig {
+        url: login.url,
+        database: "neo4j".to_owned(),
+        user: login.user,
+        password: login.password,
+        tls: false,
+        pool_max: 16,
+        connect_timeout: Duration::from_secs(5),
+        session_grace: Duration::from_millis(300),
+    }
+}
+
+fn op(cypher: &str, params: Value, reads: bool) -> BoundOp {
+    let action = Action::Cypher { text: cypher.to_owned(), params: Template::plain(params.clone()) };
+    let operation = Operation {
+        id: "node".to_owned(),
+        store: "graph".into(),
+        reads,
+        action,
+        expect: Expect::default(),
+        pointer: "/operations/0".to_owned(),
+    };
+    BoundOp { op: Arc::new(operation), values: params }
+}
+
+async fn subject() -> (Subject, MutexGuard<'static, ()>) {
+    let turn = TURN.lock().await;
+    let store = Neo4j::new("graph".into(), config());
+    store.probe(true).await.expect("the server is up");
+    let subject = Subject {
+        store,
+        put: |name| {
+            op("MERGE (t:Thing {name: $name}) SET t.count = coalesce(t.count, 0) + 1", json!({"name": name}), false)
+        },
+        get: |name| op("MATCH (t:Thing {name: $name}) RETURN t.name", json!({"name": name}), true),
+        there: |result| result["rows"].as_array().is_some_and(|rows| rows.len() == 1),
+    };
+    (subject, turn)
+}
+
+macro_rules! contract {
+    ($($check:ident $(($($more:expr),*))?;)*) => {
+        $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn $check() {
+            let (subject, _turn) = subject().await;
+            contract::$check(&subject $($(, $more)*)?).await;
+        })*
+    };
+}
+
+contract! {
+    commit_leaves_marker_and_effect;
+    an_empty_decider_leaves_its_marker;
+    rollback_leaves_nothing;
+    drop_leaves_nothing;
+    drop_in_a_wait_leaves_nothing;
+    fenced_before_it_began;
+    a_fence_finds_the_commit;
+    a_fence_ends_its_blocker;
+    a_key_is_taken_once;
+    a_newer_incarnation_shuts_the_older_out;
+    old_sessions_are_ended;
+    other_logs_are_shown;
+    forgetting_respects_its_bounds;
+    a_reader_cannot_write;
+    waits_are_bounded;
+    commit_races_fence(100);
+    the_first_refusal_stays(op("CREATE (n {a: 1 / $zero})", json!({"zero": 0}), false), Code::RejectedByStore);
+}
