@@ -1,6 +1,7 @@
 //! Outrigger: writes across PostgreSQL, Qdrant and Neo4j happen together or not at all.
 
 pub mod config;
+pub mod http;
 pub mod journal;
 pub mod lock;
 pub mod metrics;

@@ -174,11 +174,11 @@ impl Route {
                 all.retain(|status| ![404, 405].contains(status));
                 all
             }
-            Self::List => vec![200, 400, 401, 429],
-            Self::Show | Self::Key => vec![200, 400, 401, 404, 429, 503],
-            Self::Status => vec![200, 400, 401, 429],
-            Self::OpenApi => vec![200, 400, 429],
-            Self::Unknown => vec![404, 405, 429],
+            Self::List => vec![200, 400, 401, 429, 500, 503],
+            Self::Show | Self::Key => vec![200, 400, 401, 404, 429, 500, 503],
+            Self::Status => vec![200, 400, 401, 500],
+            Self::OpenApi => vec![200, 400, 500],
+            Self::Unknown => vec![404, 405],
         };
         statuses.sort_unstable();
         statuses.dedup();

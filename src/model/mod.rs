@@ -7,4 +7,5 @@ pub mod problem;
 pub mod reference;
 pub mod request;
 pub mod state;
+pub mod statement;
 pub mod view;

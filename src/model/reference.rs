@@ -83,7 +83,9 @@ impl Found {
     fn walk(&mut self, value: &Value, pointer: &str) -> Result<(), Problem> {
         match value {
             Value::Array(items) => {
-                for (index, item) in items.iter().enumerate() {
+                // A vector of a thousand numbers has no use for a thousand pointers.
+                let may_hold = |item: &&Value| item.is_array() || item.is_object();
+                for (index, item) in items.iter().enumerate().filter(|(_, item)| may_hold(item)) {
                     self.walk(item, &format!("{pointer}/{index}"))?;
                 }
             }

@@ -1,0 +1,80 @@
+//! What a request says outside its body.
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Uri};
+
+use crate::model::problem::{Code, Problem};
+
+/// The key of `Idempotency-Key`: 1 to 255 visible ASCII characters.
+///
+/// # Errors
+/// `invalid_request`.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Problem::new(Code::InvalidRequest, "there is more than one Idempotency-Key header"));
+    }
+    value.to_str().ok().filter(|key| is_key(key)).map(Some).ok_or_else(bad_key)
+}
+
+/// Whether `text` can be an idempotency key.
+pub(super) fn is_key(text: &str) -> bool {
+    (1..=255).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+pub(super) fn bad_key() -> Problem {
+    Problem::new(Code::InvalidRequest, "an idempotency key is 1 to 255 visible ASCII characters")
+}
+
+/// Whether `Prefer: respond-async` is among the preferences (RFC 7240).
+pub(super) fn prefers_async(headers: &HeaderMap) -> bool {
+    let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|preference| {
+        let token = preference.split([';', '=']).next().unwrap_or_default();
+        token.trim().eq_ignore_ascii_case("respond-async")
+    })
+}
+
+/// # Errors
+/// `unsupported_media_type` where the body is not declared as JSON.
+pub(super) fn must_be_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (essence, parameters) = kind.split_once(';').unwrap_or((kind, ""));
+    let charset =
+        parameters.split(';').filter_map(|p| p.split_once('=')).find(|(k, _)| k.trim().eq_ignore_ascii_case("charset"));
+    let is_utf8 = charset.is_none_or(|(_, v)| v.trim().trim_matches('"').eq_ignore_ascii_case("utf-8"));
+    if essence.trim().eq_ignore_ascii_case("application/json") && is_utf8 {
+        Ok(())
+    } else {
+        Err(Problem::new(Code::UnsupportedMediaType, "send the body as Content-Type: application/json (UTF-8)"))
+    }
+}
+
+/// The query's parameters, each known and each once.
+///
+/// # Errors
+/// `invalid_request`, naming the parameter.
+pub(super) fn query(uri: &Uri, known: &[&str]) -> Result<Vec<(String, String)>, Problem> {
+    let fault = |detail: String| Problem::new(Code::InvalidRequest, detail);
+    let parsed = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri);
+    let axum::extract::Query(pairs) = parsed.map_err(|e| fault(format!("the query cannot be read: {e}")))?;
+    for (index, (name, _)) in pairs.iter().enumerate() {
+        if !known.contains(&name.as_str()) {
+            let knows = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(fault(format!("`{name}` is not a query parameter here; known: {knows}")));
+        }
+        if pairs[..index].iter().any(|(earlier, _)| earlier == name) {
+            return Err(fault(format!("the query parameter `{name}` stands there twice")));
+        }
+    }
+    Ok(pairs)
+}
+
+/// The trace id of a W3C `traceparent`, for the logs.
+pub(super) fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
+    let (version, trace) = (parts.next()?, parts.next()?);
+    let is_hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
+    (version.len() == 2 && trace.len() == 32 && is_hex(version) && is_hex(trace)).then_some(trace)
+}

@@ -1,0 +1,27 @@
+//! The only door: requests in, outcomes out. Beside it the porch, for probes and Prometheus.
+//!
+//! ```text
+//!   server (accept, time limits, drain) → route (gate, metrics, panics) → handler
+//!       → headers, body, wire (JSON → TxnRequest, checked once) → Api → reply (status, problem, retry advice)
+//! ```
+
+mod access;
+mod api;
+mod body;
+mod gate;
+mod handler;
+mod headers;
+mod openapi;
+pub mod porch;
+mod reply;
+mod route;
+mod server;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+pub use access::{Access, Visitor, operator_token_path};
+pub use api::{Api, RepairMode};
+pub use route::Door;
+pub use server::{Limits, Listener, SocketFile, run};

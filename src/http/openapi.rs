@@ -1,0 +1,233 @@
+//! The contract as OpenAPI 3.1: paths from the handlers' own annotations, problems from the list of codes. The structs
+//! here only describe what `wire` reads by hand.
+#![expect(dead_code, reason = "these types are shapes for the document; nobody makes one")]
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use utoipa::openapi::content::ContentBuilder;
+use utoipa::openapi::path::Operation as OpenApiOperation;
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{Ref, ResponseBuilder};
+use utoipa::{OpenApi, ToSchema};
+
+use super::{handler, reply};
+use crate::metrics::Route;
+use crate::model::problem::Code;
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Outrigger",
+        description = "Writes across PostgreSQL, Qdrant and Neo4j happen together or not at all. An answer is one of three: it happened, it did not, or it is not known yet and here is where to ask.",
+    ),
+    paths(handler::submit, handler::list, handler::show, handler::key, handler::status, handler::open_api),
+    components(schemas(ProblemDocument)),
+    security((), ("bearer" = [])),
+)]
+struct Contract;
+
+/// A one-shot transaction. Members that are not listed are refused.
+#[derive(ToSchema)]
+pub(super) struct TransactionRequest {
+    /// Unique while its transaction is not ended.
+    #[schema(pattern = "^[A-Za-z0-9._:@-]{1,128}$")]
+    name: Option<String>,
+    /// `auto` (default), `atomic`; `saga` is answered with 501 by this version.
+    #[schema(example = "auto")]
+    pattern: Option<String>,
+    /// `immediate`, `strong` or `eventual`. This version gives atomicity, or refuses.
+    consistency: Option<String>,
+    /// `low`, `medium` or `high`.
+    availability: Option<String>,
+    /// PostgreSQL's level: `read_committed` (default), `repeatable_read`, `serializable`.
+    isolation: Option<String>,
+    /// Up to the decision; 30000 by default.
+    #[schema(minimum = 1, maximum = 600_000)]
+    timeout_ms: Option<u32>,
+    /// Who is the victim of a deadlock.
+    #[schema(minimum = -1000, maximum = 1000)]
+    priority: Option<i32>,
+    /// Run again after an optimistic conflict.
+    retry: Option<Retry>,
+    /// Keys of your own to hold to the end.
+    #[schema(max_items = 256)]
+    locks: Option<Vec<Lock>>,
+    /// `applied` (default): every store has it; `decided`: durable and irrevocable.
+    wait: Option<String>,
+    /// `true` is answered with 501 by this version.
+    interactive: Option<bool>,
+    /// In the given order within a store; in parallel across stores where nothing is referenced.
+    #[schema(min_items = 1, max_items = 1000)]
+    operations: Vec<Operation>,
+}
+
+/// How often and how soon a transaction that lost a race runs again.
+#[derive(ToSchema)]
+struct Retry {
+    /// Runs in all; 5 by default.
+    #[schema(minimum = 1, maximum = 100)]
+    max_attempts: Option<u32>,
+    /// The first pause, doubled each time, with jitter; 20 by default.
+    #[schema(minimum = 0, maximum = 600_000)]
+    base_delay_ms: Option<u32>,
+    /// The longest pause; 2000 by default.
+    #[schema(minimum = 0, maximum = 600_000)]
+    max_delay_ms: Option<u32>,
+}
+
+/// A lock on a free key.
+#[derive(ToSchema)]
+struct Lock {
+    /// In a namespace of its own.
+    #[schema(min_length = 1, max_length = 512)]
+    key: String,
+    /// `exclusive` (default) or `shared`.
+    mode: Option<String>,
+}
+
+/// Exactly one of `sql`, `cypher` and Qdrant's verbs. `{"$ref": "OP#/JSON/POINTER"}` stands anywhere a value of
+/// `params` or of a Qdrant body may: the result of an earlier operation. `{"$literal": …}` escapes.
+#[derive(ToSchema)]
+struct Operation {
+    /// Unique in the transaction; its index by default.
+    #[schema(pattern = "^[A-Za-z0-9._:@-]{1,128}$")]
+    id: Option<String>,
+    /// A configured store.
+    store: String,
+    /// It only reads.
+    read: Option<bool>,
+    /// It writes, although its first word is SELECT, VALUES or SHOW.
+    write: Option<bool>,
+    /// One statement for PostgreSQL, `$1` style.
+    sql: Option<String>,
+    /// One statement for Neo4j, `$name` style.
+    cypher: Option<String>,
+    /// An array for `sql`, an object for `cypher`.
+    params: Option<Value>,
+    /// Qdrant's collection or alias.
+    collection: Option<String>,
+    /// Qdrant's own REST body of `PUT /points`.
+    upsert: Option<Value>,
+    /// Qdrant's own REST body of `POST /points/delete`.
+    delete: Option<Value>,
+    /// Qdrant's own REST body of `POST /points/payload`.
+    set_payload: Option<Value>,
+    /// Qdrant's own REST body of `PUT /points/payload`.
+    overwrite_payload: Option<Value>,
+    /// Qdrant's own REST body of `POST /points/payload/delete`.
+    delete_payload: Option<Value>,
+    /// Qdrant's own REST body of `POST /points/payload/clear`.
+    clear_payload: Option<Value>,
+    /// Qdrant's own REST body of `PUT /points/vectors`.
+    update_vectors: Option<Value>,
+    /// Qdrant's own REST body of `POST /points/vectors/delete`.
+    delete_vectors: Option<Value>,
+    /// Qdrant's own REST body of `POST /points`.
+    retrieve: Option<Value>,
+    /// Qdrant's own REST body of `POST /points/scroll`.
+    scroll: Option<Value>,
+    /// Qdrant's own REST body of `POST /points/query`.
+    query: Option<Value>,
+    /// Qdrant's own REST body of `POST /points/count`.
+    count: Option<Value>,
+    /// What must hold, else `conflict`.
+    expect: Option<Expect>,
+}
+
+/// An optimistic check.
+#[derive(ToSchema)]
+struct Expect {
+    /// Returned rows where the statement returns any, else affected ones (`sql` and `cypher`).
+    rows: Option<u64>,
+    /// JSON pointers into the result, with the value that each must have.
+    equals: Option<BTreeMap<String, Value>>,
+    /// What must be so before the write (Qdrant).
+    #[schema(rename = "if")]
+    r#if: Option<Vec<Condition>>,
+}
+
+/// One point's condition.
+#[derive(ToSchema)]
+struct Condition {
+    /// A whole number or a UUID.
+    id: Value,
+    /// Whether it must exist.
+    exists: Option<bool>,
+    /// Payload fields with the value that each must have.
+    payload: Option<BTreeMap<String, Value>>,
+}
+
+/// What the sidecar is and has. More members may come.
+#[derive(ToSchema)]
+pub(super) struct Status {
+    /// The program's version.
+    version: String,
+    /// Since its start.
+    uptime_seconds: u64,
+    /// What `/readyz` says.
+    ready: bool,
+}
+
+/// RFC 9457. Nothing of its request has happened.
+#[derive(ToSchema)]
+#[schema(as = Problem)]
+struct ProblemDocument {
+    /// `urn:outrigger:problem:CODE`
+    r#type: String,
+    /// What the code means.
+    title: String,
+    /// The HTTP status.
+    status: u16,
+    /// What is wrong, for people.
+    detail: String,
+    /// What to switch on.
+    code: String,
+    /// Whether the same request may succeed when it is sent again.
+    retryable: bool,
+    /// The transaction, when there was one.
+    transaction: Option<String>,
+    /// Its state; `unknown` where nobody knows the transaction that was asked for.
+    state: Option<String>,
+    /// The operation's id.
+    operation: Option<String>,
+    /// The store that refused.
+    store: Option<String>,
+    /// The store's own code: SQLSTATE, Neo4j code, gRPC code.
+    store_code: Option<String>,
+    /// JSON pointer to the request's faulty member.
+    pointer: Option<String>,
+}
+
+/// The whole document.
+pub(super) fn document() -> utoipa::openapi::OpenApi {
+    let mut document = Contract::openapi();
+    for (path, item) in &mut document.paths.paths {
+        let operations = [("GET", &mut item.get), ("POST", &mut item.post)];
+        for (method, operation) in operations {
+            let name = format!("{method} {path}");
+            let route = Route::ALL.iter().find(|route| route.as_str() == name);
+            if let (Some(operation), Some(route)) = (operation, route) {
+                add_problems(operation, *route);
+            }
+        }
+    }
+    if let Some(components) = &mut document.components {
+        components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+    }
+    document
+}
+
+fn add_problems(operation: &mut OpenApiOperation, route: Route) {
+    for status in route.statuses() {
+        let codes: Vec<_> = Code::ALL.iter().filter(|code| code.status() == status).collect();
+        if codes.is_empty() {
+            continue;
+        }
+        let described: Vec<_> = codes.iter().map(|code| format!("`{}`: {}", code.as_str(), code.title())).collect();
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let response =
+            ResponseBuilder::new().description(described.join(". ")).content(reply::PROBLEM_JSON, content).build();
+        operation.responses.responses.insert(status.to_string(), response.into());
+    }
+}

@@ -1,0 +1,123 @@
+//! Which path leads where, and what every request goes through.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::routing::get;
+use futures::FutureExt;
+use http::header::{ALLOW, CACHE_CONTROL};
+use http::{HeaderValue, Method, Response, Uri};
+use tracing::Instrument;
+
+use super::access::Access;
+use super::api::Api;
+use super::gate::Gate;
+use super::{handler, headers, reply};
+use crate::config;
+use crate::metrics::{Metrics, Route};
+use crate::model::problem::{Code, Problem};
+
+/// Everything that the door's handlers share.
+pub struct Door {
+    pub(super) api: Arc<dyn Api>,
+    pub(super) access: Access,
+    pub(super) max_body_bytes: usize,
+    pub(super) started: Instant,
+    metrics: Metrics,
+    gate: Gate,
+}
+
+impl Door {
+    /// A door to `api`, bounded as `server` says.
+    #[must_use]
+    pub fn new(api: Arc<dyn Api>, access: Access, metrics: Metrics, server: &config::Server) -> Self {
+        Self {
+            api,
+            access,
+            max_body_bytes: server.max_body_bytes,
+            started: Instant::now(),
+            metrics,
+            gate: Gate::new(server.max_in_flight),
+        }
+    }
+
+    /// The door's paths.
+    #[must_use]
+    pub fn router(self) -> Router {
+        let door = Arc::new(self);
+        Router::new()
+            .route("/v1/transactions", get(handler::list).post(handler::submit))
+            .route("/v1/transactions/{id}", get(handler::show))
+            // A key may hold slashes.
+            .route("/v1/idempotency/{*key}", get(handler::key))
+            .route("/v1/status", get(handler::status))
+            .route("/openapi.json", get(handler::open_api))
+            .fallback(not_found)
+            .method_not_allowed_fallback(method_not_allowed)
+            .layer(from_fn_with_state(Arc::clone(&door), attend))
+            .with_state(door)
+    }
+}
+
+fn route_of(request: &Request) -> Route {
+    let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    match path {
+        "/v1/transactions" if request.method() == Method::POST => Route::Submit,
+        "/v1/transactions" if reads => Route::List,
+        "/v1/transactions/{id}" if reads => Route::Show,
+        "/v1/idempotency/{*key}" if reads => Route::Key,
+        "/v1/status" if reads => Route::Status,
+        "/openapi.json" if reads => Route::OpenApi,
+        _ => Route::Unknown,
+    }
+}
+
+/// Around every request: a place at the gate, a span, the metrics, and a wall that a panic does not pass.
+async fn attend(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response<Body> {
+    let (route, began) = (route_of(&request), Instant::now());
+    let trace = headers::trace_id(request.headers()).map(str::to_owned);
+    let span = tracing::debug_span!("request", route = route.as_str(), trace_id = trace);
+    let answer = async {
+        // The status must be readable above all when there is too much to do.
+        let _place = match route {
+            Route::Submit | Route::List | Route::Show | Route::Key => match door.gate.enter().await {
+                Ok(place) => Some(place),
+                Err(problem) => return reply::problem(&problem),
+            },
+            Route::Status | Route::OpenApi | Route::Unknown => None,
+        };
+        let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+        answer.unwrap_or_else(|_| {
+            tracing::error!("a defect: the handler of a request panicked");
+            reply::problem(&Problem::new(Code::Internal, "a defect of Outrigger: its log says more"))
+        })
+    };
+    let mut response = answer.instrument(span.clone()).await;
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let (status, took) = (response.status().as_u16(), began.elapsed());
+    door.metrics.http(route, status, took);
+    tracing::debug!(parent: &span, status, took_ms = took.as_secs_f64() * 1000.0, "answered");
+    response
+}
+
+pub(super) async fn not_found(uri: Uri) -> Response<Body> {
+    reply::problem(&Problem::new(Code::NotFound, format!("there is nothing at {}", uri.path())))
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Response<Body> {
+    let allowed = if uri.path() == "/v1/transactions" { "GET, HEAD, POST" } else { "GET, HEAD" };
+    wrong_method(&method, &uri, allowed)
+}
+
+pub(super) fn wrong_method(method: &Method, uri: &Uri, allowed: &'static str) -> Response<Body> {
+    let detail = format!("{} does not take {method}: {allowed}", uri.path());
+    let mut response = reply::problem(&Problem::new(Code::MethodNotAllowed, detail));
+    response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
+    response
+}

@@ -1,0 +1,149 @@
+//! A coordinator that does what a test tells it.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::sync::watch;
+
+use crate::http::Api;
+use crate::model::commit::KeyNote;
+use crate::model::ids::TxnId;
+use crate::model::problem::{Code, Problem};
+use crate::model::request::TxnRequest;
+use crate::model::state::TxnState;
+use crate::model::view::{Answer, View};
+use crate::txn::{Find, ListFilter, Page};
+
+/// The id of every transaction here.
+pub(super) const ID: &str = "0199b000-0000-7000-8000-000000000001";
+
+pub(super) struct Fake {
+    answer: Mutex<Option<Answer>>,
+    last: Mutex<Option<(TxnRequest, Option<KeyNote>)>>,
+    found: Mutex<Vec<String>>,
+    filter: Mutex<ListFilter>,
+    submissions: AtomicUsize,
+    panics: AtomicBool,
+    held: watch::Sender<bool>,
+}
+
+impl Default for Fake {
+    fn default() -> Self {
+        Self {
+            answer: Mutex::default(),
+            last: Mutex::default(),
+            found: Mutex::default(),
+            filter: Mutex::default(),
+            submissions: AtomicUsize::new(0),
+            panics: AtomicBool::new(false),
+            held: watch::channel(false).0,
+        }
+    }
+}
+
+impl Fake {
+    pub(super) fn answer_with(&self, answer: Answer) {
+        *self.answer.lock().unwrap() = Some(answer);
+    }
+
+    pub(super) fn last(&self) -> (TxnRequest, Option<KeyNote>) {
+        self.last.lock().unwrap().clone().expect("something was submitted")
+    }
+
+    pub(super) fn found(&self) -> Vec<String> {
+        self.found.lock().unwrap().clone()
+    }
+
+    pub(super) fn filter(&self) -> ListFilter {
+        self.filter.lock().unwrap().clone()
+    }
+
+    pub(super) fn submissions(&self) -> usize {
+        self.submissions.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn panic_once(&self) {
+        self.panics.store(true, Ordering::SeqCst);
+    }
+
+    /// Submissions wait from now on.
+    pub(super) fn hold(&self) {
+        self.held.send_replace(true);
+    }
+
+    pub(super) fn let_go(&self) {
+        self.held.send_replace(false);
+    }
+
+    pub(super) async fn until_submitted(&self, count: usize) {
+        while self.submissions() < count {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+pub(super) fn view(state: TxnState) -> Box<View> {
+    Box::new(View {
+        id: ID.to_owned(),
+        name: None,
+        state,
+        guarantee: Some("atomic"),
+        plan: None,
+        results: None,
+        attempts: 1,
+        retried_for: Vec::new(),
+        pending: Vec::new(),
+        took_ms: Some(1.5),
+        started_at: "2026-11-21T00:00:00Z".to_owned(),
+        ended_at: None,
+        participants: Vec::new(),
+        timeline: Vec::new(),
+        cause: None,
+    })
+}
+
+#[async_trait]
+impl Api for Fake {
+    async fn submit(&self, request: TxnRequest, key: Option<KeyNote>) -> Answer {
+        *self.last.lock().unwrap() = Some((request, key));
+        self.submissions.fetch_add(1, Ordering::SeqCst);
+        assert!(!self.panics.swap(false, Ordering::SeqCst), "told to panic");
+        let mut held = self.held.subscribe();
+        held.wait_for(|held| !held).await.unwrap();
+        self.answer.lock().unwrap().take().unwrap_or_else(|| Answer::View(view(TxnState::Committed)))
+    }
+
+    async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<TxnId, Problem> {
+        *self.last.lock().unwrap() = Some((request, key));
+        Ok(ID.parse().unwrap())
+    }
+
+    async fn find(&self, what: &Find) -> Result<View, Problem> {
+        match what {
+            Find::Id(id) if id.to_string() == ID => self.found.lock().unwrap().push("Id".to_owned()),
+            Find::Id(id) => return Err(Problem::new(Code::NotFound, format!("nobody knows {id}"))),
+            other => self.found.lock().unwrap().push(format!("{other:?}")),
+        }
+        Ok(*view(TxnState::Committed))
+    }
+
+    async fn list(&self, filter: &ListFilter) -> Result<Page, Problem> {
+        *self.filter.lock().unwrap() = filter.clone();
+        Ok(Page { transactions: vec![*view(TxnState::Active)], next_cursor: None })
+    }
+
+    fn store_kind(&self, name: &str) -> Option<&'static str> {
+        (name == "pg").then_some("postgres")
+    }
+
+    fn status(&self) -> Value {
+        serde_json::json!({"stores": {}})
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,175 @@
+//! JSON → [`TxnRequest`]: checked here once, and trusted from here on.
+//!
+//! A client that gets something wrong is told what and where: every refusal carries the JSON pointer of the faulty
+//! member (a missing one points to its parent). Nothing is guessed and nothing unknown is passed over, because a
+//! misspelt `expect` would otherwise be a check that silently never happens.
+
+mod digest;
+mod json;
+mod members;
+mod operation;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use serde_json::Value;
+
+pub(super) use digest::digest;
+pub(super) use json::parse;
+
+use crate::model::problem::{Code, Problem};
+use crate::model::request::{
+    Action, DeclaredLock, Isolation, Operation, PatternWish, RetryPolicy, TxnRequest, WaitFor,
+};
+use members::{Members, shown};
+
+/// Operations in one transaction.
+pub(super) const MAX_OPERATIONS: usize = 1000;
+/// Declared locks of one transaction.
+pub(super) const MAX_LOCKS: usize = 256;
+/// Bytes of a lock's key.
+const MAX_LOCK_KEY: usize = 512;
+/// The longest `timeout_ms`.
+const MAX_TIMEOUT_MS: u32 = 600_000;
+/// `timeout_ms` where there is none.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Whether `text` can name a transaction or an operation.
+pub(super) fn is_name(text: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._:@-".contains(c);
+    !text.is_empty() && text.len() <= 128 && text.chars().all(fits)
+}
+
+/// Reads the body of `POST /v1/transactions`; `store_kind` knows the configured stores.
+///
+/// # Errors
+/// `invalid_request` with a pointer; `unsupported` for what is in the contract and not in this version.
+pub(super) fn request(body: Value, store_kind: &dyn Fn(&str) -> Option<&'static str>) -> Result<TxnRequest, Problem> {
+    let mut members = Members::of(body, "")?;
+    if members.flag("interactive")? == Some(true) {
+        let detail = "interactive transactions are not in this version: send all operations in one request";
+        return Err(Problem::new(Code::Unsupported, detail).at("/interactive"));
+    }
+    let name = members.text("name")?;
+    if let Some(name) = name.as_deref().filter(|name| !is_name(name)) {
+        let detail = format!("`{}` is no name: 1 to 128 of [A-Za-z0-9._:@-]", shown(name));
+        return Err(Problem::invalid("/name", detail));
+    }
+    let pattern = pattern(&mut members)?;
+    let isolations = [
+        ("read_committed", Isolation::ReadCommitted),
+        ("repeatable_read", Isolation::RepeatableRead),
+        ("serializable", Isolation::Serializable),
+    ];
+    let isolation = members.word("isolation", &isolations)?.unwrap_or_default();
+    let timeout = members.millis("timeout_ms", 1..=MAX_TIMEOUT_MS)?.unwrap_or(DEFAULT_TIMEOUT);
+    // Who is chosen as the victim of a deadlock: checked, and without effect while the stores choose.
+    members.number("priority", -1000..=1000)?;
+    let retry = members.object("retry")?.map_or(Ok(RetryPolicy::NEVER), retry)?;
+    let locks = members.list("locks", MAX_LOCKS)?.unwrap_or_default();
+    let locks = locks.into_iter().enumerate().map(|(index, item)| lock(item, index)).collect::<Result<_, _>>()?;
+    let waits = [("applied", WaitFor::Applied), ("decided", WaitFor::Decided)];
+    let wait = members.word("wait", &waits)?.unwrap_or_default();
+    members.require("operations")?;
+    let items = members.list("operations", MAX_OPERATIONS)?.unwrap_or_default();
+    members.finish()?;
+    let operations = operations(items, store_kind)?;
+    Ok(TxnRequest { name, pattern, isolation, timeout, retry, locks, wait, operations })
+}
+
+/// `pattern`, `consistency` and `availability`, folded into what this version can do about them: atomic, or refused.
+/// Asking for availability is granted with more than was asked for, and `plan.reason` says so.
+fn pattern(members: &mut Members) -> Result<PatternWish, Problem> {
+    #[derive(Clone, Copy)]
+    enum Word {
+        Auto,
+        Atomic,
+        Saga,
+    }
+    let word = members.word("pattern", &[("auto", Word::Auto), ("atomic", Word::Atomic), ("saga", Word::Saga)])?;
+    let consistency = members.word("consistency", &[("immediate", true), ("strong", false), ("eventual", false)])?;
+    members.word("availability", &[("low", ()), ("medium", ()), ("high", ())])?;
+    match (word.unwrap_or(Word::Auto), consistency) {
+        (Word::Saga, _) => {
+            let detail = "sagas are not in this version: `auto` and `atomic` are";
+            Err(Problem::new(Code::Unsupported, detail).at("/pattern"))
+        }
+        (Word::Atomic, _) | (Word::Auto, Some(true)) => Ok(PatternWish::Atomic),
+        (Word::Auto, _) => Ok(PatternWish::Auto),
+    }
+}
+
+fn retry(mut members: Members) -> Result<RetryPolicy, Problem> {
+    let attempts = members.number("max_attempts", 1..=100)?.unwrap_or(5);
+    let max_delay = members.millis("max_delay_ms", 0..=MAX_TIMEOUT_MS)?;
+    let base_delay = members.millis("base_delay_ms", 0..=MAX_TIMEOUT_MS)?;
+    let (base_delay, max_delay) = match (base_delay, max_delay) {
+        (Some(base), Some(max)) if base > max => {
+            let detail = "`base_delay_ms` is longer than `max_delay_ms`";
+            return Err(Problem::invalid(members.pointer("base_delay_ms"), detail));
+        }
+        (Some(base), max) => (base, max.unwrap_or(RetryPolicy::NEVER.max_delay.max(base))),
+        (None, max) => {
+            let max = max.unwrap_or(RetryPolicy::NEVER.max_delay);
+            (RetryPolicy::NEVER.base_delay.min(max), max)
+        }
+    };
+    members.finish()?;
+    Ok(RetryPolicy { max_attempts: u32::try_from(attempts).unwrap_or(1), base_delay, max_delay })
+}
+
+fn lock(item: Value, index: usize) -> Result<DeclaredLock, Problem> {
+    let mut members = Members::of(item, format!("/locks/{index}"))?;
+    let key = members.required_text("key")?;
+    if key.is_empty() || key.len() > MAX_LOCK_KEY || key.chars().any(char::is_control) {
+        let detail = format!("a key has 1 to {MAX_LOCK_KEY} bytes and no control characters");
+        return Err(Problem::invalid(members.pointer("key"), detail));
+    }
+    let exclusive = members.word("mode", &[("exclusive", true), ("shared", false)])?.unwrap_or(true);
+    members.finish()?;
+    Ok(DeclaredLock { key, exclusive })
+}
+
+fn operations(items: Vec<Value>, store_kind: &dyn Fn(&str) -> Option<&'static str>) -> Result<Vec<Operation>, Problem> {
+    if items.is_empty() {
+        return Err(Problem::invalid("/operations", "there is no operation: at least one is needed"));
+    }
+    let mut operations = Vec::with_capacity(items.len());
+    let mut places: HashMap<String, usize> = HashMap::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        let operation = operation::operation(item, index, store_kind)?;
+        if let Some(earlier) = places.insert(operation.id.clone(), index) {
+            let detail = format!(
+                "`{}` is the id of operation {earlier} too (an operation without one has its index)",
+                operation.id
+            );
+            return Err(Problem::invalid(format!("{}/id", operation.pointer), detail).in_operation(&operation.id));
+        }
+        operations.push(operation);
+    }
+    for (index, operation) in operations.iter().enumerate() {
+        check_references(operation, index, &places)?;
+    }
+    Ok(operations)
+}
+
+/// A reference reaches back to an earlier operation, and nowhere else.
+fn check_references(operation: &Operation, index: usize, places: &HashMap<String, usize>) -> Result<(), Problem> {
+    let (Action::Sql { params: template, .. }
+    | Action::Cypher { params: template, .. }
+    | Action::Points { body: template, .. }) = &operation.action;
+    for reference in template.references() {
+        let target = shown(&reference.operation);
+        let fault = match places.get(&reference.operation) {
+            None => format!("there is no operation `{target}`"),
+            Some(place) if *place == index => format!("`{target}` is this very operation, which has no result yet"),
+            Some(place) if *place > index => format!("`{target}` comes later, so it has no result yet"),
+            Some(_) => continue,
+        };
+        return Err(Problem::invalid(&reference.pointer, fault).in_operation(&operation.id));
+    }
+    Ok(())
+}
