@@ -1,0 +1,220 @@
+//! Segments prepared ahead, so that an append never waits for a disk to be filled with zeros.
+//!
+//! The last spare is the reserve: an ordinary append may not take it, one that ends something may. So a full disk is
+//! noticed one segment before it would tear anything.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::WalError;
+use crate::recover::{UNFINISHED, creation_error};
+use crate::storage::{SegmentFile, Storage};
+
+/// How often making a spare is tried again while it fails; a release tries at once.
+const RETRY: Duration = Duration::from_millis(500);
+
+/// A file of zeros under a name of its own.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    pub(crate) name: String,
+    pub(crate) file: Box<dyn SegmentFile>,
+}
+
+/// Who asks for a spare.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// Leaves the reserve alone.
+    Ordinary,
+    /// May take the reserve.
+    Reserved,
+}
+
+/// Why there is none.
+#[derive(Clone, Debug)]
+enum Shortage {
+    Full(String),
+    Other(std::io::ErrorKind, String),
+}
+
+#[derive(Debug, Default)]
+struct State {
+    ready: VecDeque<Spare>,
+    /// More than the target, because somebody waits for it.
+    wanted: usize,
+    shortage: Option<Shortage>,
+    retry_at: Option<Instant>,
+    made: u64,
+    stop: bool,
+}
+
+/// The spares of one log.
+#[derive(Debug)]
+pub(crate) struct Spares {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// There is a shortage: saves every append the lock in good times.
+    short: AtomicBool,
+    target: usize,
+    bytes: u64,
+    /// No thread prepares: who needs a spare makes it.
+    inline: bool,
+}
+
+impl Spares {
+    pub(crate) fn new(target: usize, bytes: u64, inline: bool) -> Spares {
+        Spares {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            short: AtomicBool::new(false),
+            target,
+            bytes,
+            inline,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No critical section can panic half way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a spare, waiting while one is being made.
+    pub(crate) fn take(&self, storage: &dyn Storage, claim: Claim) -> Result<Spare, WalError> {
+        let need = match claim {
+            Claim::Ordinary => 2,
+            Claim::Reserved => 1,
+        };
+        let mut state = self.state();
+        loop {
+            if state.ready.len() >= need {
+                state.wanted = 0;
+                let spare = state.ready.pop_front().expect("it has at least `need` members");
+                self.changed.notify_all();
+                return Ok(spare);
+            }
+            if state.stop {
+                return Err(WalError::Closed);
+            }
+            if let (Some(shortage), false) = (&state.shortage, self.inline) {
+                return Err(shortage.error());
+            }
+            state.wanted = state.wanted.max(need);
+            if self.inline {
+                state = self.make(storage, state);
+                if let Some(shortage) = state.shortage.take() {
+                    state.shortage = Some(shortage.clone());
+                    return Err(shortage.error());
+                }
+            } else {
+                self.changed.notify_all();
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// Takes a spare back that turned out not to be needed.
+    pub(crate) fn put_back(&self, spare: Spare) {
+        self.state().ready.push_front(spare);
+        self.changed.notify_all();
+    }
+
+    /// Whether the reserve itself is in use: there is no spare and none can be made. Then what is left of the last
+    /// segment belongs to those who may use the reserve.
+    pub(crate) fn exhausted(&self) -> Option<WalError> {
+        if !self.short.load(Ordering::Relaxed) {
+            return None;
+        }
+        let state = self.state();
+        let shortage = state.shortage.as_ref()?;
+        state.ready.is_empty().then(|| shortage.error())
+    }
+
+    /// Tries again now: room may have come.
+    pub(crate) fn retry(&self, storage: &dyn Storage) {
+        let mut state = self.state();
+        state.retry_at = None;
+        if self.inline && state.shortage.is_some() {
+            drop(self.make(storage, state));
+        } else {
+            self.changed.notify_all();
+        }
+    }
+
+    /// Prepares until told to stop; the preparing thread's whole life.
+    pub(crate) fn keep_ready(&self, storage: &dyn Storage) {
+        let mut state = self.state();
+        while !state.stop {
+            if state.ready.len() >= self.target.max(state.wanted) {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            let now = Instant::now();
+            match state.retry_at.filter(|at| *at > now) {
+                Some(at) => {
+                    let (held, _) = self.changed.wait_timeout(state, at - now).unwrap_or_else(PoisonError::into_inner);
+                    state = held;
+                }
+                None => state = self.make(storage, state),
+            }
+        }
+    }
+
+    /// Makes one, with the lock let go meanwhile.
+    fn make<'a>(&'a self, storage: &dyn Storage, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        state.made += 1;
+        let name = format!("spare-{}{UNFINISHED}", state.made);
+        drop(state);
+        let made = storage.create(&name, self.bytes);
+        let mut state = self.state();
+        match made {
+            Ok(file) => {
+                state.ready.push_back(Spare { name, file });
+                state.shortage = None;
+                state.retry_at = None;
+            }
+            Err(error) => {
+                state.shortage = Some(Shortage::from(error));
+                state.retry_at = Some(Instant::now() + RETRY);
+            }
+        }
+        self.short.store(state.shortage.is_some(), Ordering::Relaxed);
+        self.changed.notify_all();
+        state
+    }
+
+    /// Ends [`keep_ready`](Spares::keep_ready) and every wait.
+    pub(crate) fn stop(&self) {
+        self.state().stop = true;
+        self.changed.notify_all();
+    }
+
+    /// Removes what was prepared in vain; best effort, the next opening sweeps what stays.
+    pub(crate) fn discard(&self, storage: &dyn Storage) {
+        for spare in self.state().ready.drain(..) {
+            let _ = storage.remove(&spare.name);
+        }
+    }
+}
+
+impl From<std::io::Error> for Shortage {
+    fn from(error: std::io::Error) -> Shortage {
+        match creation_error(error, "") {
+            WalError::Io { source, .. } => Shortage::Other(source.kind(), source.to_string()),
+            other => Shortage::Full(other.to_string()),
+        }
+    }
+}
+
+impl Shortage {
+    fn error(&self) -> WalError {
+        match self {
+            Shortage::Full(detail) => WalError::Full { detail: detail.clone() },
+            Shortage::Other(kind, text) => WalError::Io {
+                action: "prepare",
+                path: "the next segment".into(),
+                source: std::io::Error::new(*kind, text.clone()),
+            },
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! How a log is to be kept.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::WalError;
+use crate::format::PAGE;
+
+/// Told of every flush; for histograms. Called on the thread that flushed, so it must be quick and must not call the log.
+pub trait FlushObserver: Send + Sync {
+    /// One flush made `records` records (`bytes` bytes of stream) durable and took `took`.
+    fn flushed(&self, took: Duration, records: u64, bytes: u64);
+}
+
+impl<F: Fn(Duration, u64, u64) + Send + Sync> FlushObserver for F {
+    fn flushed(&self, took: Duration, records: u64, bytes: u64) {
+        self(took, records, bytes);
+    }
+}
+
+/// Which way the bytes go to the disk. Both write the same bytes, so a log may be opened with either at any time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Backend {
+    /// Shared memory map, made durable by ranged `msync`. An append is visible in the page cache at once, so it
+    /// survives the death of the process (not of the machine) even before it is flushed.
+    #[default]
+    Mmap,
+    /// A buffer, made durable by one synchronous `pwritev2`. An append that was not flushed dies with the process.
+    Pwrite,
+}
+
+/// Settings of one opening; none of them is remembered by the log except the segment size of segments already made.
+#[derive(Clone)]
+pub struct Options {
+    /// Size of a new segment in bytes, header included: 1 MiB to 1 GiB, a multiple of 4096. Default 64 MiB. It bounds the
+    /// largest payload.
+    pub segment_bytes: u64,
+    /// How long the one who flushes waits for company. 0 (default): at once; those who come meanwhile share the next one.
+    pub flush_interval: Duration,
+    /// Released segments are kept to look at until they exceed this many bytes. Default 0.
+    pub retain_bytes: u64,
+    /// Segments prepared ahead, at least 1; the last one is the reserve of
+    /// [`append_reserved`](crate::Wal::append_reserved). Default 2.
+    pub spare_segments: usize,
+    /// Idle time after which a seal record is written, so that damage to the last group is told from a torn write.
+    /// Default 3 ms; 0 turns it off (and the last group before a crash has no witness).
+    pub seal_after: Duration,
+    /// Which way the bytes go to the disk.
+    pub backend: Backend,
+    /// Start no threads: flushing, preparing and the [`Durable`](crate::Durable) future do their work on the caller's
+    /// thread, and nothing is sealed unless asked. For simulators, where every run must repeat exactly.
+    pub inline: bool,
+    /// Told of every flush.
+    pub observer: Option<Arc<dyn FlushObserver>>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            segment_bytes: 64 << 20,
+            flush_interval: Duration::ZERO,
+            retain_bytes: 0,
+            spare_segments: 2,
+            seal_after: Duration::from_millis(3),
+            backend: Backend::default(),
+            inline: false,
+            observer: None,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("segment_bytes", &self.segment_bytes)
+            .field("flush_interval", &self.flush_interval)
+            .field("retain_bytes", &self.retain_bytes)
+            .field("spare_segments", &self.spare_segments)
+            .field("seal_after", &self.seal_after)
+            .field("backend", &self.backend)
+            .field("inline", &self.inline)
+            .field("observer", &self.observer.is_some())
+            .finish()
+    }
+}
+
+/// Bounds of `segment_bytes` on a real disk.
+const SEGMENT_BOUNDS: std::ops::RangeInclusive<u64> = 1 << 20..=1 << 30;
+/// A segment of the simulated disk may be small, so that a short history crosses many of them.
+const SMALLEST_SIMULATED: u64 = 4 * PAGE;
+
+impl Options {
+    pub(crate) fn check(&self) -> Result<(), WalError> {
+        if !SEGMENT_BOUNDS.contains(&self.segment_bytes) {
+            return Err(WalError::Options(format!(
+                "segment_bytes = {} is not between 1 MiB and 1 GiB",
+                self.segment_bytes
+            )));
+        }
+        self.check_simulated()
+    }
+
+    pub(crate) fn check_simulated(&self) -> Result<(), WalError> {
+        if !self.segment_bytes.is_multiple_of(PAGE) || !(SMALLEST_SIMULATED..=1 << 30).contains(&self.segment_bytes) {
+            return Err(WalError::Options(format!("segment_bytes = {} is not a multiple of 4096", self.segment_bytes)));
+        }
+        if self.spare_segments == 0 || self.spare_segments > 64 {
+            return Err(WalError::Options(format!("spare_segments = {} is not 1 to 64", self.spare_segments)));
+        }
+        Ok(())
+    }
+}
