@@ -10,6 +10,7 @@
 
 pub mod expect;
 pub mod neo4j;
+pub mod postgres;
 
 use std::time::Duration;
 

@@ -4,6 +4,8 @@
 // Every store's binary uses the checks that its powers call for.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod promises;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -1,0 +1,383 @@
+//! One flight: a batch of statements that leave together and are judged answer by answer.
+//!
+//! ```text
+//!   BEGIN; SET …  │ marker │ op 1 │ op 2 │ op 3        one write, one round trip, when all are prepared already;
+//!   └ answer        answer   answer  …                 else Parse for each that is not, in a round trip before
+//! ```
+//!
+//! After a failure the server answers every later statement with 25P02: the first failure is the one that counts.
+
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
+use futures::TryStreamExt as _;
+use serde_json::{Map, Value, json};
+use tokio_postgres::{Client, Error, Statement};
+
+use super::connect::Conn;
+use super::guard::Checked;
+use super::marker::{self, MarkParams};
+use super::values::{self, Cell, Param};
+use super::{MAX_RESULT_BYTES, errors};
+use crate::model::ids::StoreName;
+use crate::model::powers::Role;
+use crate::model::problem::{Code, Problem};
+use crate::model::request::BoundOp;
+use crate::store::expect;
+
+/// What opens a transaction.
+pub(super) struct Opening {
+    /// `BEGIN; SET …`
+    pub(super) begin: String,
+    pub(super) role: Role,
+    pub(super) mark: MarkParams,
+}
+
+impl Opening {
+    fn marker(&self) -> Option<&'static str> {
+        match self.role {
+            Role::Decider => Some(marker::MARK),
+            Role::Preparer => Some(marker::TAKE_PART),
+            Role::Reader | Role::Redoer => None,
+        }
+    }
+}
+
+/// A flight's end.
+pub(super) struct Landed {
+    pub(super) results: Vec<Value>,
+    /// Where the marker stands, when this flight wrote it.
+    pub(super) marked_at: Option<String>,
+}
+
+/// Why a flight failed.
+pub(super) struct Crash {
+    pub(super) problem: Problem,
+    /// A statement prepared before fits the schema no longer: prepared afresh, it may run.
+    pub(super) stale: bool,
+}
+
+impl From<Problem> for Crash {
+    fn from(problem: Problem) -> Self {
+        Self { problem, stale: false }
+    }
+}
+
+/// One flight and everything that it is about.
+pub(super) struct Flight<'a> {
+    pub(super) store: &'a StoreName,
+    pub(super) conn: &'a mut Conn,
+    pub(super) opening: Option<&'a Opening>,
+    pub(super) ops: &'a [BoundOp],
+    pub(super) checked: &'a [Checked<'a>],
+    /// Whether all of this transaction's operations in this store read.
+    pub(super) reads: bool,
+    /// Whether the connection may keep the statements (not while the transaction's own DDL stands uncommitted).
+    pub(super) keep: bool,
+}
+
+/// An answer of the flight.
+enum Reply {
+    Begun,
+    Marked(Option<String>),
+    Rows(Vec<Value>, u64),
+}
+
+enum Trouble {
+    Server(Error),
+    TooLarge,
+}
+
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Server(error)
+    }
+}
+
+type Answer<'a> = Pin<Box<dyn Future<Output = Result<Reply, Trouble>> + Send + 'a>>;
+
+/// The statements of one flight, and which of them the connection knew already.
+struct Ready {
+    by_text: HashMap<String, (Statement, bool)>,
+}
+
+impl Flight<'_> {
+    /// Sends everything and reads every answer.
+    pub(super) async fn fly(mut self) -> Result<Landed, Crash> {
+        let mut ready = Ready { by_text: HashMap::new() };
+        let missing = self.look_for_statements(&mut ready);
+        let mut begun = false;
+        if !missing.is_empty() {
+            self.prepare(&missing, &mut ready).await?;
+            begun = self.opening.is_some();
+        }
+        let params = self.encode(&ready)?;
+        let client = &self.conn.client;
+        let mut answers: Vec<Answer<'_>> = Vec::new();
+        if let Some(opening) = self.opening {
+            if !begun {
+                answers.push(Box::pin(begin(client, &opening.begin)));
+            }
+            if let Some(text) = opening.marker() {
+                let statement = ready.statement(text)?;
+                answers.push(Box::pin(mark(client, statement, opening)));
+            }
+        }
+        let before_ops = answers.len();
+        for (checked, params) in self.checked.iter().zip(&params) {
+            answers.push(Box::pin(run(client, ready.statement(checked.sql)?, params)));
+        }
+        let replies = in_order(answers).await;
+        self.judge(&ready, before_ops, replies)
+    }
+
+    /// Fills `ready` with what the connection has; answers the texts that it lacks, each once.
+    fn look_for_statements(&mut self, ready: &mut Ready) -> Vec<String> {
+        let mut texts: Vec<&str> = Vec::new();
+        if let Some(opening) = self.opening {
+            texts.extend(opening.marker());
+            // Not for this flight, but so that the commit needs no round trip more.
+            texts.extend((opening.role == Role::Decider).then_some(marker::NOTE));
+        }
+        texts.extend(self.checked.iter().map(|checked| checked.sql));
+        let mut missing: Vec<String> = Vec::new();
+        for text in texts {
+            if ready.by_text.contains_key(text) || missing.iter().any(|known| known == text) {
+                continue;
+            }
+            match self.conn.statements.get(text) {
+                Some(statement) => drop(ready.by_text.insert(text.to_owned(), (statement, true))),
+                None => missing.push(text.to_owned()),
+            }
+        }
+        missing
+    }
+
+    /// `BEGIN` (where it opens) and every missing Parse in one round trip.
+    async fn prepare(&mut self, missing: &[String], ready: &mut Ready) -> Result<(), Crash> {
+        let client = &self.conn.client;
+        let opening: Vec<_> = self.opening.iter().map(|opening| client.batch_execute(&opening.begin)).collect();
+        let preparing: Vec<_> = missing.iter().map(|text| client.prepare(text)).collect();
+        let (begun, prepared) = {
+            let mut begun = pin!(in_order(opening));
+            let mut prepared = pin!(in_order(preparing));
+            // First polled, first sent.
+            let early = poll_fn(|cx| Poll::Ready(begun.as_mut().poll(cx))).await;
+            let early_prepared = poll_fn(|cx| Poll::Ready(prepared.as_mut().poll(cx))).await;
+            let begun = match early {
+                Poll::Ready(begun) => begun,
+                Poll::Pending => begun.await,
+            };
+            match early_prepared {
+                Poll::Ready(prepared) => (begun, prepared),
+                Poll::Pending => (begun, prepared.await),
+            }
+        };
+        for answer in begun {
+            answer.map_err(|error| Crash::from(errors::problem(self.store, &error)))?;
+        }
+        let mut first_error = None;
+        for (text, answer) in missing.iter().zip(prepared) {
+            match answer {
+                Ok(statement) => {
+                    if self.keep || text == marker::NOTE {
+                        self.conn.statements.keep(text, statement.clone());
+                    }
+                    ready.by_text.insert(text.clone(), (statement, false));
+                }
+                Err(error) => drop(first_error.get_or_insert((text, error))),
+            }
+        }
+        match first_error {
+            Some((text, error)) => Err(self.of_text(text, &error).into()),
+            None => Ok(()),
+        }
+    }
+
+    /// The problem of whoever's statement this is.
+    fn of_text(&self, text: &str, error: &Error) -> Problem {
+        match self.checked.iter().position(|checked| checked.sql == text) {
+            Some(index) => errors::of_operation(self.store, &self.ops[index], self.reads, error),
+            None => errors::of_marker(self.store, false, error),
+        }
+    }
+
+    /// Every parameter of every operation, checked before any is sent.
+    fn encode(&self, ready: &Ready) -> Result<Vec<Vec<Param>>, Crash> {
+        let mut all = Vec::with_capacity(self.ops.len());
+        for (op, checked) in self.ops.iter().zip(self.checked) {
+            let statement = ready.statement(checked.sql)?;
+            all.push(encode_params(op, &statement).map_err(|problem| problem.in_store(self.store))?);
+            for column in statement.columns() {
+                if !values::is_readable(column.type_()) {
+                    let detail = format!(
+                        "the column `{}` is of type {}, which has no JSON form here: cast it to text",
+                        column.name(),
+                        column.type_().name()
+                    );
+                    let problem = Problem::new(Code::RejectedByStore, detail).in_store(self.store);
+                    return Err(problem.in_operation(&op.op.id).at(format!("{}/sql", op.op.pointer)).into());
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Reads the answers in their order; the first that is bad ends it.
+    fn judge(&self, ready: &Ready, before_ops: usize, replies: Vec<Result<Reply, Trouble>>) -> Result<Landed, Crash> {
+        let mut landed = Landed { results: Vec::with_capacity(self.ops.len()), marked_at: None };
+        for (index, reply) in replies.into_iter().enumerate() {
+            let op = index.checked_sub(before_ops).map(|index| (&self.ops[index], &self.checked[index]));
+            match (reply, op) {
+                (Ok(Reply::Begun), _) => {}
+                (Ok(Reply::Marked(Some(at))), _) => landed.marked_at = Some(at),
+                (Ok(Reply::Marked(None)), _) => return Err(errors::other_owner(self.store).into()),
+                (Ok(Reply::Rows(rows, affected)), Some((op, checked))) => {
+                    let returns = !ready.statement(checked.sql)?.columns().is_empty();
+                    let counted = if returns { rows.len() as u64 } else { affected };
+                    let result = json!({"rows": rows, "rows_affected": affected});
+                    expect::check(self.store, &op.op, counted, &result)?;
+                    landed.results.push(result);
+                }
+                (Ok(Reply::Rows(..)), None) => return Err(Problem::new(Code::Internal, "an answer too many").into()),
+                (Err(Trouble::TooLarge), op) => {
+                    let detail = format!("the result is larger than {MAX_RESULT_BYTES} bytes: ask for less");
+                    let problem = Problem::new(Code::RejectedByStore, detail).in_store(self.store);
+                    return Err(op.map_or(problem.clone(), |(op, _)| problem.in_operation(&op.op.id)).into());
+                }
+                (Err(Trouble::Server(error)), None) => {
+                    let has_key = self.opening.is_some_and(Opening::has_key);
+                    let problem = match (index + 1 == before_ops, self.opening.and_then(Opening::marker)) {
+                        (true, Some(_)) => errors::of_marker(self.store, has_key, &error),
+                        _ => errors::problem(self.store, &error),
+                    };
+                    return Err(Crash { stale: is_stale(&error), problem });
+                }
+                (Err(Trouble::Server(error)), Some((op, checked))) => {
+                    let known = ready.by_text.get(checked.sql).is_some_and(|(_, known)| *known);
+                    let problem = match errors::decoding(&error) {
+                        Some(why) => Problem::new(Code::RejectedByStore, why)
+                            .in_store(self.store)
+                            .in_operation(&op.op.id)
+                            .at(format!("{}/sql", op.op.pointer)),
+                        None => errors::of_operation(self.store, op, self.reads, &error),
+                    };
+                    return Err(Crash { stale: known && is_stale(&error), problem });
+                }
+            }
+        }
+        Ok(landed)
+    }
+}
+
+impl Opening {
+    fn has_key(&self) -> bool {
+        self.mark.has_key()
+    }
+}
+
+impl Ready {
+    fn statement(&self, text: &str) -> Result<Statement, Problem> {
+        let found = self.by_text.get(text).map(|(statement, _)| statement.clone());
+        found.ok_or_else(|| Problem::new(Code::Internal, "a statement was not prepared"))
+    }
+}
+
+/// The parameters as their statement wants them.
+fn encode_params(op: &BoundOp, statement: &Statement) -> Result<Vec<Param>, Problem> {
+    let refuse = |pointer: String, why: String| Problem::invalid(pointer, why).in_operation(&op.op.id);
+    let Value::Array(given) = &op.values else {
+        return Err(refuse(op.pointer(""), "`params` is an array".to_owned()));
+    };
+    let wanted = statement.params();
+    if given.len() != wanted.len() {
+        let why = format!("the statement takes {} parameters and is given {}", wanted.len(), given.len());
+        return Err(refuse(op.pointer(""), why));
+    }
+    let encoded = wanted.iter().zip(given).enumerate().map(|(index, (ty, value))| {
+        values::encode(ty, value).map_err(|unfit| refuse(op.pointer(&format!("/{index}{}", unfit.below)), unfit.why))
+    });
+    encoded.collect()
+}
+
+async fn begin(client: &Client, sql: &str) -> Result<Reply, Trouble> {
+    client.batch_execute(sql).await?;
+    Ok(Reply::Begun)
+}
+
+async fn mark(client: &Client, statement: Statement, opening: &Opening) -> Result<Reply, Trouble> {
+    let row = match opening.role {
+        Role::Decider => client.query_opt(&statement, &opening.mark.all()).await?,
+        _ => client.query_opt(&statement, &opening.mark.identity()).await?,
+    };
+    Ok(Reply::Marked(row.map(|row| row.try_get(0)).transpose()?))
+}
+
+/// One operation: its rows as JSON objects, and how many rows it says it touched.
+async fn run(client: &Client, statement: Statement, params: &[Param]) -> Result<Reply, Trouble> {
+    let mut stream = pin!(client.query_raw(&statement, params).await?);
+    let names = values::column_names(statement.columns().iter().map(tokio_postgres::Column::name));
+    let mut rows = Vec::new();
+    let mut size = 0;
+    let mut trouble = None;
+    while let Some(row) = stream.try_next().await? {
+        size += row.raw_size_bytes();
+        if trouble.is_some() {
+            continue;
+        }
+        if size > MAX_RESULT_BYTES {
+            // The rest is read and dropped: the answers behind it are still to come.
+            rows = Vec::new();
+            trouble = Some(Trouble::TooLarge);
+            continue;
+        }
+        let mut object = Map::with_capacity(names.len());
+        for (index, name) in names.iter().enumerate() {
+            match row.try_get::<_, Cell>(index) {
+                Ok(cell) => drop(object.insert(name.clone(), cell.0)),
+                Err(error) => trouble = Some(Trouble::Server(error)),
+            }
+        }
+        rows.push(Value::Object(object));
+    }
+    match trouble {
+        Some(trouble) => Err(trouble),
+        None => Ok(Reply::Rows(rows, stream.rows_affected().unwrap_or(0))),
+    }
+}
+
+/// Sends every request before it waits for any answer: tokio-postgres sends at a future's first poll, and answers come
+/// in the order of the requests.
+pub(super) async fn in_order<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
+    let mut waiting: Vec<Pin<Box<F>>> = futures.into_iter().map(Box::pin).collect();
+    let mut done: Vec<Option<F::Output>> = waiting.iter().map(|_| None).collect();
+    poll_fn(|cx| {
+        for (future, slot) in waiting.iter_mut().zip(&mut done) {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                *slot = Some(output);
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
+    let mut outputs = Vec::with_capacity(done.len());
+    for (future, slot) in waiting.iter_mut().zip(done) {
+        outputs.push(match slot {
+            Some(output) => output,
+            None => future.await,
+        });
+    }
+    outputs
+}
+
+/// DDL has passed under a prepared statement: its result type changed, it is gone, or what it named is.
+fn is_stale(error: &Error) -> bool {
+    let Some(db) = error.as_db_error() else { return false };
+    match db.code().code() {
+        "0A000" => db.routine() == Some("RevalidateCachedQuery"),
+        "26000" | "XX000" => true,
+        code => code.starts_with("42"),
+    }
+}

@@ -1,0 +1,132 @@
+//! What a statement may not be: the transaction around it is ours, and its connection serves others afterwards.
+
+use crate::model::problem::Problem;
+use crate::model::request::{Action, BoundOp};
+use crate::model::statement::{first_two_words, first_word};
+
+/// An operation's statement, once it is seen to be fit to send.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Checked<'a> {
+    pub(super) sql: &'a str,
+    /// It may change what later statements mean (DDL, a procedure): they are prepared only after it has run.
+    pub(super) reshapes: bool,
+    /// It leaves something behind in the session that a rollback or commit does not take along.
+    pub(super) taints: bool,
+}
+
+/// Refuses what would end our transaction, change the session for the next one, or leave the protocol of queries.
+pub(super) fn check(op: &BoundOp) -> Result<Checked<'_>, Problem> {
+    let refuse = |pointer: String, why: String| Err(Problem::invalid(pointer, why).in_operation(&op.op.id));
+    let Action::Sql { text, .. } = &op.op.action else {
+        return refuse(op.op.pointer.clone(), "PostgreSQL takes `sql`".to_owned());
+    };
+    let at = format!("{}/sql", op.op.pointer);
+    if text.contains('\0') {
+        return refuse(at, "a statement cannot hold the character U+0000".to_owned());
+    }
+    let (first, second) = first_two_words(text);
+    let (first, second) = (first.to_ascii_uppercase(), second.to_ascii_uppercase());
+    match first.as_str() {
+        "" => return refuse(at, "there is no statement in it".to_owned()),
+        "BEGIN" | "START" | "COMMIT" | "END" | "ROLLBACK" | "ABORT" | "SAVEPOINT" | "RELEASE" => {
+            return refuse(at, format!("{first}: Outrigger begins and ends the transaction"));
+        }
+        "SET" if second != "LOCAL" && second != "CONSTRAINTS" => {
+            return refuse(at, "SET outlives the transaction in its connection: use SET LOCAL".to_owned());
+        }
+        "PREPARE" | "DEALLOCATE" | "RESET" | "DISCARD" | "LISTEN" | "UNLISTEN" | "LOAD" => {
+            return refuse(at, format!("{first} reaches beyond the transaction"));
+        }
+        "COPY" => return refuse(at, "COPY has no place in an operation: use INSERT with arrays".to_owned()),
+        _ => {}
+    }
+    Ok(Checked { sql: text, reshapes: reshapes(&first), taints: taints(text) })
+}
+
+fn reshapes(first: &str) -> bool {
+    !matches!(
+        first,
+        "SELECT" | "INSERT" | "UPDATE" | "DELETE" | "MERGE" | "VALUES" | "TABLE" | "WITH" | "SHOW" | "LOCK" | "NOTIFY"
+    )
+}
+
+/// A look at the text, not a proof: `set_config(…, false)`, session locks and temporary tables leave traces that only a
+/// fresh connection lacks. One too many is a reconnect; one missed is a setting that the next transaction meets.
+fn taints(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    ["set_config", "pg_advisory_lock", "pg_try_advisory_lock", "temp", "with hold"]
+        .iter()
+        .any(|word| lower.contains(word))
+        || first_word(text).eq_ignore_ascii_case("do")
+        || first_word(text).eq_ignore_ascii_case("call")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::reference::Template;
+    use crate::model::request::{Expect, Operation};
+
+    fn op(sql: &str) -> BoundOp {
+        let action = Action::Sql { text: sql.to_owned(), params: Template::plain(json!([])) };
+        let op = Operation {
+            id: "o".to_owned(),
+            store: "pg".into(),
+            reads: false,
+            action,
+            expect: Expect::default(),
+            pointer: "/operations/0".to_owned(),
+        };
+        BoundOp { op: Arc::new(op), values: json!([]) }
+    }
+
+    #[test]
+    fn what_ends_the_transaction_or_outlives_it_is_refused() {
+        for sql in [
+            "COMMIT",
+            "/* x */ ; commit",
+            "begin",
+            "START TRANSACTION",
+            "END",
+            "ROLLBACK TO x",
+            "abort",
+            "SAVEPOINT a",
+            "RELEASE a",
+            "PREPARE TRANSACTION 'x'",
+            "prepare x as select 1",
+            "SET TRANSACTION READ WRITE",
+            "SET SESSION x = 1",
+            "set search_path = x",
+            "RESET ALL",
+            "DISCARD ALL",
+            "LISTEN x",
+            "COPY t FROM STDIN",
+            "DEALLOCATE ALL",
+            "  -- nothing",
+            "select '\0'",
+        ] {
+            let problem = check(&op(sql)).unwrap_err();
+            assert_eq!(problem.pointer.as_deref(), Some("/operations/0/sql"), "{sql:?}");
+            assert_eq!(problem.operation.as_deref(), Some("o"));
+        }
+    }
+
+    #[test]
+    fn what_stays_inside_is_let_through() {
+        for (sql, reshapes) in [
+            ("SELECT 'COMMIT'", false),
+            ("SET LOCAL work_mem = '1MB'", true),
+            ("SET CONSTRAINTS ALL DEFERRED", true),
+            ("CREATE TABLE t()", true),
+            ("committed", true),
+        ] {
+            assert_eq!(check(&op(sql)).unwrap().reshapes, reshapes, "{sql}");
+        }
+        assert!(check(&op("SELECT set_config('a.b', '1', false)")).unwrap().taints);
+        assert!(!check(&op("SELECT 1")).unwrap().taints);
+    }
+}
