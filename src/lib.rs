@@ -1,6 +1,9 @@
 //! Outrigger: writes across PostgreSQL, Qdrant and Neo4j happen together or not at all.
 
+pub mod clock;
 pub mod config;
+
+pub mod crash;
 pub mod http;
 pub mod journal;
 pub mod lock;

@@ -1,3 +1,258 @@
-//! What we promised.
+//! What we promised: the transactions' records over the bytes of `outrigger-wal`.
+//!
+//! The journal is the only place that mints a [`Decided`]: by forcing the log's own decision, by accepting the verdict
+//! of the store that decided, or by noting that nobody was ever asked. Whoever holds the slip may act irreversibly.
 
+pub mod record;
+pub mod replay;
 pub mod slip;
+
+use std::path::Path;
+
+use outrigger_wal::{Appended, Options, Recovery, Stats, Wal, WalError};
+use prost::Message;
+
+use self::record::{Ended, Intent, OpenedRecord, VerdictRecord, kind};
+use self::replay::Replayed;
+use self::slip::Decided;
+use crate::model::commit::Verdict;
+use crate::model::ids::{Incarnation, LogOwner, Lsn, Run};
+use crate::model::problem::{Code, Problem};
+use crate::model::state::Outcome;
+
+/// The open log. Cheap to clone.
+#[derive(Clone)]
+pub struct Journal {
+    wal: Wal,
+    owner: LogOwner,
+}
+
+/// What opening found, besides the histories.
+#[derive(Debug)]
+pub struct OpenReport {
+    /// What the log itself reports.
+    pub wal: Recovery,
+    /// The histories.
+    pub replayed: Replayed,
+}
+
+/// Why a journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The log refuses.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// A record does not decode.
+    #[error("record {lsn} ({kind}) does not decode: {why}")]
+    Unreadable {
+        /// Which.
+        lsn: Lsn,
+        /// Of what kind.
+        kind: &'static str,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl Journal {
+    /// Owns the log in `dir`, makes durable what it reads, replays it, and forces a new incarnation: steps (a) to (c) of
+    /// recovery. Blocks: for `spawn_blocking`.
+    ///
+    /// # Errors
+    /// [`OpenError`]; nothing was changed that a second try would not find as it was.
+    pub fn open(dir: &Path, options: Options, keep_ended: usize) -> Result<(Self, OpenReport), OpenError> {
+        let (wal, recovery) = Wal::open(dir, options)?;
+        let mut replayed = Replayed::new(keep_ended);
+        for record in wal.read(recovery.first_lsn) {
+            let record = record?;
+            take(&mut replayed, record.lsn, record.kind, &record.payload)?;
+        }
+        let replayed = replayed.finished();
+        let incarnation = Incarnation(replayed.incarnation.0 + 1);
+        let owner = LogOwner { log: wal.log_id(), incarnation };
+        let opened = wal.append(kind::OPENED, &opened(incarnation))?;
+        wal.flush(opened.end)?;
+        Ok((Self { wal, owner }, OpenReport { wal: recovery, replayed }))
+    }
+
+    /// Who we are in every store.
+    #[must_use]
+    pub fn owner(&self) -> LogOwner {
+        self.owner
+    }
+
+    /// Forces an intent. Whoever prepares meanwhile must await both before deciding.
+    ///
+    /// # Errors
+    /// `journal_full`, `journal_unavailable`. Cancellation: the record may or may not become durable; harmless, since
+    /// recovery fences.
+    pub async fn intend(&self, intent: &Intent) -> Result<(), Problem> {
+        let appended = self.append_intent(intent)?;
+        self.force(appended).await
+    }
+
+    /// Appends an intent that a later forced record of the same log makes durable with itself.
+    ///
+    /// # Errors
+    /// As [`Journal::intend`].
+    pub fn append_intent(&self, intent: &Intent) -> Result<Appended, Problem> {
+        self.wal.append(kind::INTENT, &intent.encode()).map_err(|error| problem(&error))
+    }
+
+    /// Decides: the forced record *is* the decision.
+    ///
+    /// # Errors
+    /// `journal_full` (nothing was written: it may still be aborted); any other failure leaves the log poisoned and the
+    /// decision unknown until the log is opened again, so the caller must neither commit nor abort.
+    pub async fn decide(&self, run: Run, outcome: Outcome, answer: Option<String>) -> Result<Decided, Undecided> {
+        let record = VerdictRecord { run: run.into(), committed: outcome == Outcome::Committed, answer };
+        let appended = self.wal.append(kind::DECISION, &record.encode_to_vec());
+        let appended = appended.map_err(|error| Undecided::NotWritten(problem(&error)))?;
+        self.force(appended).await.map_err(Undecided::Unknown)?;
+        Ok(Decided::mint(run, outcome))
+    }
+
+    /// Accepts what the deciding store said. Appended, not forced: the store's marker is the durable truth.
+    ///
+    /// # Errors
+    /// `journal_full`, `journal_unavailable`: nobody may be answered; recovery will learn the same.
+    pub fn witness(&self, verdict: &Verdict) -> Result<Decided, Problem> {
+        self.learn(verdict.run, verdict.outcome)
+    }
+
+    /// Accepts what the deciding store said where nobody else has to be told: the `Done` record that follows at once
+    /// says it all, so nothing is appended here.
+    #[must_use]
+    pub fn witness_alone(verdict: &Verdict) -> Decided {
+        Decided::mint(verdict.run, verdict.outcome)
+    }
+
+    /// Notes that the decider was never asked and never will be: its session is gone without a commit.
+    ///
+    /// # Errors
+    /// As [`Journal::witness`].
+    pub fn abandon(&self, run: Run) -> Result<Decided, Problem> {
+        self.learn(run, Outcome::Aborted)
+    }
+
+    /// The slip for a verdict that replay found in the log.
+    #[must_use]
+    pub fn recall(&self, history: &replay::History) -> Option<Decided> {
+        history.verdict.map(|outcome| Decided::mint(history.intent.run, outcome))
+    }
+
+    fn learn(&self, run: Run, outcome: Outcome) -> Result<Decided, Problem> {
+        let record = VerdictRecord { run: run.into(), committed: outcome == Outcome::Committed, answer: None };
+        self.append_ending(kind::LEARNT, &record.encode_to_vec())?;
+        Ok(Decided::mint(run, outcome))
+    }
+
+    /// Appends the end of a run. After it the locks may go, in this order.
+    ///
+    /// # Errors
+    /// As [`Journal::witness`].
+    pub fn end(&self, ended: &Ended) -> Result<Lsn, Problem> {
+        Ok(self.append_ending(kind::DONE, &ended.encode())?.lsn)
+    }
+
+    /// Ends must still find room when new transactions no longer do: what is open has to be able to end.
+    fn append_ending(&self, kind: u8, payload: &[u8]) -> Result<Appended, Problem> {
+        self.wal.append_reserved(kind, payload).map_err(|error| problem(&error))
+    }
+
+    async fn force(&self, appended: Appended) -> Result<(), Problem> {
+        self.wal.durable(appended.end).await.map_err(|error| problem(&error))
+    }
+
+    /// Writes a checkpoint and lets segments go that hold nothing but records before `oldest_needed`. `copy` are ended
+    /// runs that only the log remembers: those that stand below are written again.
+    ///
+    /// # Errors
+    /// `journal_full`, `journal_unavailable`.
+    pub async fn checkpoint(&self, oldest_needed: Lsn, copy: &[Ended]) -> Result<Vec<Lsn>, Problem> {
+        let mut places = Vec::with_capacity(copy.len());
+        let checkpoint = self.append_ending(kind::CHECKPOINT, &opened(self.owner.incarnation))?;
+        let mut last = checkpoint;
+        for ended in copy {
+            last = self.append_ending(kind::DONE, &ended.encode())?;
+            places.push(last.lsn);
+        }
+        self.force(last).await?;
+        let below = oldest_needed.min(checkpoint.lsn);
+        self.wal.release(below).map_err(|error| problem(&error))?;
+        Ok(places)
+    }
+
+    /// Waits until everything appended so far is durable.
+    ///
+    /// # Errors
+    /// `journal_unavailable`.
+    pub async fn settle(&self) -> Result<(), Problem> {
+        self.wal.durable(self.wal.next_lsn()).await.map_err(|error| problem(&error))
+    }
+
+    /// What a marker sent now carries.
+    #[must_use]
+    pub fn durable_lsn(&self) -> Lsn {
+        self.wal.durable_lsn()
+    }
+
+    /// Where the next record will stand.
+    #[must_use]
+    pub fn next_lsn(&self) -> Lsn {
+        self.wal.next_lsn()
+    }
+
+    /// Whether a flush failed: nothing is taken any more.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.wal.is_poisoned()
+    }
+
+    /// The log's own numbers.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.wal.stats()
+    }
+
+    /// Ends cleanly: a shutdown record, flushed. Blocks.
+    ///
+    /// # Errors
+    /// `journal_unavailable`.
+    pub fn close(&self) -> Result<(), Problem> {
+        self.wal.clone().close().map_err(|error| problem(&error))
+    }
+}
+
+/// A decision that did not come about.
+#[derive(Debug)]
+pub enum Undecided {
+    /// Nothing was written: the run may be aborted.
+    NotWritten(Problem),
+    /// The flush failed: what stands on the disk is known at the next opening only.
+    Unknown(Problem),
+}
+
+fn take(replayed: &mut Replayed, lsn: Lsn, record_kind: u8, payload: &[u8]) -> Result<(), OpenError> {
+    let taken = replayed.take(lsn, record_kind, payload);
+    taken.map_err(|why| OpenError::Unreadable { lsn, kind: kind::name(record_kind), why: why.0 })
+}
+
+fn opened(incarnation: Incarnation) -> Vec<u8> {
+    let at_us = jiff::Timestamp::now().as_microsecond();
+    OpenedRecord { incarnation: incarnation.0, version: env!("CARGO_PKG_VERSION").into(), at_us }.encode_to_vec()
+}
+
+fn problem(error: &WalError) -> Problem {
+    match error {
+        WalError::Full { .. } => Problem::new(Code::JournalFull, format!("the journal is full: {error}")),
+        WalError::TooLarge { .. } => {
+            let detail = format!("what this transaction has to log is too large: {error}");
+            Problem::new(Code::PayloadTooLarge, detail)
+        }
+        other => Problem::new(Code::JournalUnavailable, format!("the journal takes no records: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,20 +1,66 @@
-//! The coordinator (being written): the public face that the door and the command line are written against.
+//! The coordinator: one transaction over several stores happens altogether or not at all.
+//!
+//! ```text
+//!   submit ─► entry (registry) ─► a task of its own ─► drive ─► atomic::run   once an attempt
+//!                                                                 ├ work      step 3
+//!                                                                 ├ in_doubt  the answer was lost: fence
+//!                                                                 └ finish    steps 7 and 8 ◄── recovery walks in here
+//!   monitor   one a store: its gate            janitor   sweeps, checkpoints, orphans
+//! ```
+//!
+//! A client that goes away drops a receiver, never the protocol.
 
-use std::sync::Arc;
+mod atomic;
+mod core;
+mod entry;
+mod finish;
+mod in_doubt;
+mod janitor;
+mod look_up;
+mod monitor;
+pub mod recovery;
+mod registry;
+mod retry;
+mod site;
+mod status;
+mod work;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+pub use self::core::Settings;
+pub use self::registry::Retention;
+
+use self::atomic::End;
+use self::core::Core;
+use self::entry::Entry;
+use self::recovery::Report;
+use self::registry::{Keyed, Registry};
+use self::site::Site;
+use crate::clock;
+use crate::journal::{Journal, OpenReport};
+use crate::lock::LockManager;
+use crate::metrics::{AttemptReason, Metrics, Pattern};
 use crate::model::commit::KeyNote;
-use crate::model::ids::TxnId;
-use crate::model::problem::Problem;
-use crate::model::request::TxnRequest;
-use crate::model::state::TxnState;
+use crate::model::ids::{Run, StoreName, TxnId};
+use crate::model::problem::{Code, Problem};
+use crate::model::request::{TxnRequest, WaitFor};
+use crate::model::state::{Event, Outcome, TxnState};
 use crate::model::view::{Answer, View};
+use crate::plan::{Plan, parts};
+use crate::store::Store;
 
 /// Runs transactions. Cheap to clone.
 #[derive(Clone)]
 pub struct Coordinator {
-    _inner: Arc<()>,
+    core: Arc<Core>,
 }
 
 /// Which transaction.
@@ -54,19 +100,118 @@ pub struct Page {
     pub next_cursor: Option<String>,
 }
 
+/// A store with whether its marker tables may be created.
+pub struct Configured {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// `init`
+    pub init: bool,
+}
+
+/// What a coordinator is built from.
+pub struct Makings {
+    /// The open journal.
+    pub journal: Journal,
+    /// What opening it found.
+    pub opened: OpenReport,
+    /// Every configured store.
+    pub stores: Vec<Configured>,
+    /// The lock table, still empty.
+    pub locks: LockManager,
+    /// Where to count.
+    pub metrics: Metrics,
+    /// How it is set.
+    pub settings: Settings,
+    /// When the start began.
+    pub since: Instant,
+}
+
 impl Coordinator {
+    /// Takes the past over and starts to end it: when this returns, every open transaction of the log has its locks
+    /// again, and the door may open. Needs a tokio runtime.
+    #[must_use]
+    pub fn start(makings: Makings) -> Self {
+        let Makings { journal, opened, stores, locks, metrics, settings, since } = makings;
+        let site = |configured: Configured| {
+            let site = Site::new(configured.store, configured.init, metrics.clone());
+            (site.name().clone(), Arc::new(site))
+        };
+        let report = Report {
+            records: opened.replayed.records,
+            torn_bytes: opened.wal.torn_bytes,
+            clean_shutdown: opened.wal.clean_shutdown,
+            ..Report::default()
+        };
+        let core = Arc::new(Core {
+            journal,
+            sites: stores.into_iter().map(site).collect(),
+            locks,
+            registry: Registry::new(settings.retention),
+            metrics: metrics.clone(),
+            settings,
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            draining: AtomicBool::new(false),
+            lost_log: Mutex::default(),
+            keyed: Mutex::new(BTreeMap::new()),
+            report: Mutex::new(report),
+        });
+        let plan = recovery::take_over(&core, opened.replayed);
+        core.report.lock().unwrap_or_else(PoisonError::into_inner).ready_seconds = since.elapsed().as_secs_f64();
+        metrics.set_recovery(since.elapsed());
+        recovery::resume_all(&core, plan, since);
+        for site in core.sites.values() {
+            tokio::spawn(monitor::watch(core.clone(), site.clone()));
+        }
+        tokio::spawn(janitor::tidy(core.clone()));
+        let weak = Arc::downgrade(&core);
+        metrics.refresh_with(move |metrics| {
+            if let Some(core) = weak.upgrade() {
+                janitor::gauges(&core, metrics);
+            }
+        });
+        Self { core }
+    }
+
     /// Runs a transaction to its end, or to where its end is not known yet. Each runs in a task of its own: dropping
     /// this future never harms the protocol.
     pub async fn submit(&self, request: TxnRequest, key: Option<KeyNote>) -> Answer {
-        unreachable!("{request:?} {key:?}")
+        let deadline = Instant::now() + request.timeout;
+        let wait = request.wait;
+        match self.admit(request, key).await {
+            Ok(Admitted::Running(entry)) => self.core.wait(&entry, wait, deadline).await,
+            Ok(Admitted::Replayed(view)) => Answer::Replayed(view),
+            Err(problem) => Answer::Problem(Box::new(problem)),
+        }
     }
 
     /// The same without waiting (`Prefer: respond-async`).
     ///
     /// # Errors
     /// What can be refused at once: `name_in_use`, `overloaded`, `impossible_guarantee`, `store_unavailable`, …
-    pub fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<TxnId, Problem> {
-        unreachable!("{request:?} {key:?}")
+    pub async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<View, Problem> {
+        match self.admit(request, key).await? {
+            Admitted::Running(entry) => Ok(entry.view()),
+            Admitted::Replayed(view) => Ok(*view),
+        }
+    }
+
+    async fn admit(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<Admitted, Problem> {
+        let core = &self.core;
+        core.check_open()?;
+        core.check_plan(&request)?;
+        if let Some(note) = &key
+            && let Some(known) = core.known_key(note).await?
+        {
+            return Ok(Admitted::Replayed(known));
+        }
+        if core.registry.open_count() >= core.settings.max_open {
+            return Err(Problem::new(Code::Overloaded, format!("{} transactions are open", core.settings.max_open)));
+        }
+        let entry = core.registry.begin(request.name.clone(), key, || core.journal.durable_lsn())?;
+        entry.step("begun", None);
+        core.tasks.spawn(drive(core.clone(), entry.clone(), request));
+        Ok(Admitted::Running(entry))
     }
 
     /// Finds a transaction in memory, else in the stores' markers.
@@ -74,35 +219,193 @@ impl Coordinator {
     /// # Errors
     /// `not_found` with state unknown; `store_unavailable` where a store that might know could not be asked.
     pub async fn find(&self, what: &Find) -> Result<View, Problem> {
-        unreachable!("{what:?}")
+        look_up::find(&self.core, what).await
     }
 
     /// Lists what is in memory, newest first.
     #[must_use]
     pub fn list(&self, filter: &ListFilter) -> Page {
-        unreachable!("{filter:?}")
+        let older = Duration::from_millis(filter.older_than_ms.unwrap_or(0));
+        let fits = |entry: &Entry| {
+            filter.state.is_none_or(|state| entry.state() == state)
+                && filter.name.as_ref().is_none_or(|name| entry.name.as_ref() == Some(name))
+                && filter.store.as_ref().is_none_or(|store| entry.stores().iter().any(|s| s.as_str() == store))
+                && entry.age() >= older
+        };
+        let limit = filter.limit.clamp(1, 1000);
+        let mut entries = self.core.registry.page(filter.cursor, fits, limit + 1);
+        let more = entries.len() > limit;
+        entries.truncate(limit);
+        let next_cursor = entries.last().filter(|_| more).map(|entry| entry.id.to_string());
+        Page { transactions: entries.iter().map(|entry| entry.view()).collect(), next_cursor }
     }
 
-    /// The kind of each configured store (`postgres`, `neo4j`, `qdrant`), for the check of a request.
+    /// The kind of a configured store (`postgres`, `neo4j`, `qdrant`), for the check of a request.
     #[must_use]
     pub fn store_kind(&self, name: &str) -> Option<&'static str> {
-        unreachable!("{name}")
+        self.core.sites.get(&StoreName::from(name)).map(|site| site.store.kind())
     }
 
     /// `GET /v1/status`, all of it but the version and the uptime.
     #[must_use]
     pub fn status(&self) -> serde_json::Value {
-        unreachable!()
+        status::of(&self.core)
     }
 
     /// Whether `/readyz` may say yes.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        unreachable!()
+        self.core.is_ready()
     }
 
-    /// Takes no new transactions, waits until the open ones have ended or `limit` has passed.
-    pub async fn drain(&self, limit: std::time::Duration) {
-        unreachable!("{limit:?}")
+    /// Takes no new transactions, waits until the open ones have ended or `limit` has passed, and closes the journal.
+    pub async fn drain(&self, limit: Duration) {
+        let core = &self.core;
+        core.draining.store(true, Ordering::Release);
+        core.tasks.close();
+        if tokio::time::timeout(limit, core.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                open = core.registry.open_count(),
+                "stopping with open transactions: the next start ends them"
+            );
+        }
+        core.stop.cancel();
+        let journal = core.journal.clone();
+        let closed = tokio::task::spawn_blocking(move || journal.close()).await;
+        if let Ok(Err(problem)) = closed {
+            tracing::error!(%problem, "the journal did not close cleanly");
+        }
+    }
+}
+
+enum Admitted {
+    Running(Arc<Entry>),
+    Replayed(Box<View>),
+}
+
+/// One transaction from its first run to its end.
+async fn drive(core: Arc<Core>, entry: Arc<Entry>, request: TxnRequest) {
+    let deadline = entry.began() + request.timeout;
+    let mut reason = AttemptReason::First;
+    loop {
+        core.metrics.attempt(reason);
+        let run = entry.run();
+        let end = atomic::run(&core, &entry, &request, run, deadline).await;
+        core.locks.release_all(entry.id);
+        match end {
+            End::Stuck => return,
+            End::Committed => {
+                entry.take(Event::DecidedCommit);
+                entry.take(Event::Finished);
+                break;
+            }
+            End::Aborted(problem) => {
+                if let Some((pause, why)) = rerun(&request, run, &problem, deadline) {
+                    tokio::time::sleep(pause).await;
+                    entry.rerun(&problem, run.attempt.next());
+                    reason = why;
+                    continue;
+                }
+                entry.refused_for(problem);
+                entry.take(Event::DecidedAbort);
+                entry.take(Event::Finished);
+                break;
+            }
+        }
+    }
+    entry.closed(clock::now_us());
+    core.registry.end(&entry);
+    entry.settle();
+    let outcome = if entry.state() == TxnState::Committed { Outcome::Committed } else { Outcome::Aborted };
+    core.metrics.transaction_ended(Pattern::Atomic, outcome, entry.began().elapsed());
+}
+
+fn rerun(request: &TxnRequest, run: Run, problem: &Problem, deadline: Instant) -> Option<(Duration, AttemptReason)> {
+    let pause = retry::pause_before_rerun(&request.retry, run.attempt.0, problem.code)?;
+    let why = AttemptReason::after(problem.code)?;
+    (Instant::now() + pause < deadline).then_some((pause, why))
+}
+
+impl Core {
+    pub(self) fn is_ready(&self) -> bool {
+        self.lost_log().is_none()
+            && !self.draining.load(Ordering::Acquire)
+            && !self.journal.is_poisoned()
+            && self.sites.values().all(|site| site.was_tried())
+    }
+
+    fn check_open(&self) -> Result<(), Problem> {
+        if let Some(why) = self.lost_log() {
+            return Err(Problem::new(Code::JournalUnavailable, why));
+        }
+        if self.draining.load(Ordering::Acquire) {
+            return Err(Problem::new(Code::Overloaded, "the sidecar is stopping and takes no new transactions"));
+        }
+        if self.journal.is_poisoned() {
+            let detail = "a flush of the journal failed; restart the sidecar once its disk is well";
+            return Err(Problem::new(Code::JournalUnavailable, detail));
+        }
+        Ok(())
+    }
+
+    /// Refuses at once what no run could do.
+    fn check_plan(&self, request: &TxnRequest) -> Result<(), Problem> {
+        let mut operations = Vec::with_capacity(request.operations.len());
+        for operation in &request.operations {
+            let site = self.site(&operation.store)?;
+            site.admit()?;
+            operations.push((&operation.store, site.store.powers(), operation.reads));
+        }
+        Plan::new(&parts(operations)).map(|_| ())
+    }
+
+    /// The recorded outcome of a key, where it is known without asking the store that decides: that one is asked by
+    /// the marker's uniqueness, in the same round trip as the work.
+    async fn known_key(&self, note: &KeyNote) -> Result<Option<Box<View>>, Problem> {
+        match self.registry.keyed(note)? {
+            Keyed::Free => {}
+            Keyed::Known(entry) if entry.state() == TxnState::Committed => {
+                return Ok(Some(Box::new(look_up::with_results(self, &entry).await)));
+            }
+            Keyed::Known(entry) => {
+                let detail = format!("transaction {} runs with this Idempotency-Key", entry.id);
+                return Err(Problem::new(Code::InFlight, detail).of(entry.id, entry.state()));
+            }
+        }
+        let keyed = self.keyed.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((_, ended)) = keyed.get(&note.key) else { return Ok(None) };
+        match &ended.key {
+            Some((known, _)) if known.digest != note.digest => Err(registry::mismatch(&ended.run.txn)),
+            _ => Ok(Some(Box::new(entry::from_ended(ended).view()))),
+        }
+    }
+
+    /// Waits for the answer, at most to the deadline; then says how far it is.
+    async fn wait(&self, entry: &Arc<Entry>, wait: WaitFor, deadline: Instant) -> Answer {
+        let answered = |state: TxnState| match state {
+            TxnState::Committing => wait == WaitFor::Decided,
+            TxnState::NeedsIntervention => true,
+            state => state.has_ended(),
+        };
+        let mut states = entry.watch();
+        // What is being rolled back at the deadline gets a moment more: its answer is a problem with a name.
+        let until = deadline + Duration::from_millis(500);
+        let mut settled = entry.settled();
+        let _ = timeout_at(until, async {
+            loop {
+                let state = *states.borrow_and_update();
+                if answered(state) {
+                    if state.has_ended() {
+                        let _ = settled.wait_for(|settled| *settled).await;
+                    }
+                    return;
+                }
+                if states.changed().await.is_err() {
+                    return;
+                }
+            }
+        })
+        .await;
+        look_up::answer(self, entry).await
     }
 }

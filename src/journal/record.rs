@@ -1,0 +1,437 @@
+//! What stands in the log: numbered prost fields, unknown ones skipped, so that an older program reads a newer log and
+//! the other way round. A record's kind is the log's own type byte.
+//!
+//! ```text
+//!  kind  record      forced?                says
+//!     1  Opened      yes                    this log was opened, in this incarnation
+//!     2  Intent      yes (before deciding)  everything that the second half needs, whatever is decided
+//!     3  Decision    yes                    the log itself decides
+//!     4  Learnt      no                     a store decided, or nobody was asked: this is how
+//!     5  Done        no                     every store has it; nothing more can happen
+//!     6  Checkpoint  no                     stands for the Opened before it, so that old segments may go
+//! ```
+
+use prost::Message;
+
+use crate::lock::{Claim, LockKey, Mode};
+use crate::model::commit::{Decider, Gid, KeyNote, RedoWrite};
+use crate::model::ids::{Attempt, Run, StoreName, TxnId};
+use crate::model::state::Outcome;
+
+/// The log's type bytes.
+pub mod kind {
+    /// [`super::OpenedRecord`]
+    pub const OPENED: u8 = 1;
+    /// [`super::IntentRecord`]
+    pub const INTENT: u8 = 2;
+    /// [`super::VerdictRecord`], forced
+    pub const DECISION: u8 = 3;
+    /// [`super::VerdictRecord`], not forced
+    pub const LEARNT: u8 = 4;
+    /// [`super::DoneRecord`]
+    pub const DONE: u8 = 5;
+    /// [`super::OpenedRecord`]
+    pub const CHECKPOINT: u8 = 6;
+
+    /// The name of a type byte, for people.
+    #[must_use]
+    pub fn name(kind: u8) -> &'static str {
+        match kind {
+            OPENED => "opened",
+            INTENT => "intent",
+            DECISION => "decision",
+            LEARNT => "learnt",
+            DONE => "done",
+            CHECKPOINT => "checkpoint",
+            _ => "unknown",
+        }
+    }
+}
+
+/// A record's bytes are not what its kind promises.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Unreadable(pub String);
+
+/// Opened, and Checkpoint.
+#[derive(Clone, PartialEq, Message)]
+pub struct OpenedRecord {
+    /// Counted up at every open.
+    #[prost(uint64, tag = "1")]
+    pub incarnation: u64,
+    /// The program's version.
+    #[prost(string, tag = "2")]
+    pub version: String,
+    /// Microseconds since 1970, for people.
+    #[prost(int64, tag = "3")]
+    pub at_us: i64,
+}
+
+/// Which run.
+#[derive(Clone, PartialEq, Message)]
+pub struct RunRecord {
+    /// The transaction's 16 bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub txn: Vec<u8>,
+    /// Which run of it.
+    #[prost(uint32, tag = "2")]
+    pub attempt: u32,
+}
+
+/// Everything that the second half needs.
+#[derive(Clone, PartialEq, Message)]
+pub struct IntentRecord {
+    /// Which run.
+    #[prost(message, required, tag = "1")]
+    pub run: RunRecord,
+    /// As given.
+    #[prost(string, optional, tag = "2")]
+    pub name: Option<String>,
+    /// A store's name, or `wal`.
+    #[prost(string, tag = "3")]
+    pub decider: String,
+    /// `StoreName`s of the preparers, each with its gid in the next field.
+    #[prost(string, repeated, tag = "4")]
+    pub preparers: Vec<String>,
+    /// The gids, byte for byte.
+    #[prost(string, repeated, tag = "5")]
+    pub gids: Vec<String>,
+    /// The absolute writes.
+    #[prost(message, repeated, tag = "6")]
+    pub redo: Vec<RedoRecord>,
+    /// The locks that it holds.
+    #[prost(message, repeated, tag = "7")]
+    pub claims: Vec<ClaimRecord>,
+    /// The idempotency key.
+    #[prost(message, optional, tag = "8")]
+    pub key: Option<KeyRecord>,
+    /// When the transaction first began: microseconds since 1970.
+    #[prost(int64, tag = "9")]
+    pub began_us: i64,
+    /// Why the plan is what it is, for people.
+    #[prost(string, tag = "10")]
+    pub reason: String,
+    /// The durable Lsn that its markers carry: nothing older than this may be swept while it lives.
+    #[prost(uint64, tag = "11")]
+    pub durable: u64,
+}
+
+/// One absolute write.
+#[derive(Clone, PartialEq, Message)]
+pub struct RedoRecord {
+    /// Where.
+    #[prost(string, tag = "1")]
+    pub store: String,
+    /// The collection.
+    #[prost(string, tag = "2")]
+    pub resource: String,
+    /// The points.
+    #[prost(string, repeated, tag = "3")]
+    pub keys: Vec<String>,
+    /// The adapter's encoding.
+    #[prost(bytes = "vec", tag = "4")]
+    pub body: Vec<u8>,
+}
+
+/// One lock.
+#[derive(Clone, PartialEq, Message)]
+pub struct ClaimRecord {
+    /// Free key: one part. Resource: store, resource. Point: store, resource, point.
+    #[prost(string, repeated, tag = "1")]
+    pub parts: Vec<String>,
+    /// 0 IS, 1 IX, 2 S, 3 U, 4 X.
+    #[prost(uint32, tag = "2")]
+    pub mode: u32,
+}
+
+/// An idempotency key.
+#[derive(Clone, PartialEq, Message)]
+pub struct KeyRecord {
+    /// `principal/key`.
+    #[prost(string, tag = "1")]
+    pub key: String,
+    /// SHA-256.
+    #[prost(bytes = "vec", tag = "2")]
+    pub digest: Vec<u8>,
+}
+
+/// Decision, and Learnt.
+#[derive(Clone, PartialEq, Message)]
+pub struct VerdictRecord {
+    /// Which run.
+    #[prost(message, required, tag = "1")]
+    pub run: RunRecord,
+    /// Committed, or aborted.
+    #[prost(bool, tag = "2")]
+    pub committed: bool,
+    /// The answer, where the log decides and there is a key.
+    #[prost(string, optional, tag = "3")]
+    pub answer: Option<String>,
+}
+
+/// The end of a run, complete in itself.
+#[derive(Clone, PartialEq, Message)]
+pub struct DoneRecord {
+    /// Which run.
+    #[prost(message, required, tag = "1")]
+    pub run: RunRecord,
+    /// Committed, or aborted.
+    #[prost(bool, tag = "2")]
+    pub committed: bool,
+    /// As given.
+    #[prost(string, optional, tag = "3")]
+    pub name: Option<String>,
+    /// When the transaction first began: microseconds since 1970.
+    #[prost(int64, tag = "4")]
+    pub began_us: i64,
+    /// When it ended.
+    #[prost(int64, tag = "5")]
+    pub ended_us: i64,
+    /// A store's name, or `wal`.
+    #[prost(string, tag = "6")]
+    pub decider: String,
+    /// The stores that promised.
+    #[prost(string, repeated, tag = "7")]
+    pub preparers: Vec<String>,
+    /// The stores that got absolute writes.
+    #[prost(string, repeated, tag = "8")]
+    pub redoers: Vec<String>,
+    /// Why the plan was what it was.
+    #[prost(string, tag = "9")]
+    pub reason: String,
+    /// The key, where the log decided: then this record is its only memory.
+    #[prost(message, optional, tag = "10")]
+    pub key: Option<KeyRecord>,
+    /// The answer that goes with it.
+    #[prost(string, optional, tag = "11")]
+    pub answer: Option<String>,
+    /// Why it aborted: the problem's code and its sentence.
+    #[prost(string, repeated, tag = "12")]
+    pub cause: Vec<String>,
+}
+
+impl From<Run> for RunRecord {
+    fn from(run: Run) -> Self {
+        Self { txn: run.txn.0.as_bytes().to_vec(), attempt: run.attempt.0 }
+    }
+}
+
+impl TryFrom<&RunRecord> for Run {
+    type Error = Unreadable;
+    fn try_from(record: &RunRecord) -> Result<Self, Unreadable> {
+        let id = uuid::Uuid::from_slice(&record.txn);
+        let id = id.map_err(|_| Unreadable("a transaction id that is not 16 bytes".into()))?;
+        Ok(Self { txn: TxnId(id), attempt: Attempt(record.attempt) })
+    }
+}
+
+impl From<&RedoWrite> for RedoRecord {
+    fn from(write: &RedoWrite) -> Self {
+        let RedoWrite { store, resource, keys, body } = write;
+        Self { store: store.to_string(), resource: resource.clone(), keys: keys.clone(), body: body.clone() }
+    }
+}
+
+impl From<RedoRecord> for RedoWrite {
+    fn from(record: RedoRecord) -> Self {
+        let RedoRecord { store, resource, keys, body } = record;
+        Self { store: store.as_str().into(), resource, keys, body }
+    }
+}
+
+const MODES: [Mode; 5] = [Mode::IntentShared, Mode::IntentExclusive, Mode::Shared, Mode::Update, Mode::Exclusive];
+
+impl From<&Claim> for ClaimRecord {
+    fn from(claim: &Claim) -> Self {
+        let parts = match &claim.key {
+            LockKey::Free(key) => vec![key.clone()],
+            LockKey::Resource(store, resource) => vec![store.to_string(), resource.clone()],
+            LockKey::Point(store, resource, point) => vec![store.to_string(), resource.clone(), point.clone()],
+        };
+        let mode = MODES.iter().position(|mode| *mode == claim.mode).unwrap_or(4);
+        Self { parts, mode: u32::try_from(mode).unwrap_or(4) }
+    }
+}
+
+impl TryFrom<ClaimRecord> for Claim {
+    type Error = Unreadable;
+    fn try_from(record: ClaimRecord) -> Result<Self, Unreadable> {
+        let mode = MODES.get(record.mode as usize).copied();
+        let mode = mode.ok_or_else(|| Unreadable(format!("a lock mode {}", record.mode)))?;
+        let mut parts = record.parts.into_iter();
+        let key = match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(key), None, ..) => LockKey::Free(key),
+            (Some(store), Some(resource), None, _) => LockKey::Resource(store.as_str().into(), resource),
+            (Some(store), Some(resource), Some(point), None) => LockKey::Point(store.as_str().into(), resource, point),
+            _ => return Err(Unreadable("a lock key of no or more than three parts".into())),
+        };
+        Ok(Self { key, mode })
+    }
+}
+
+impl From<&KeyNote> for KeyRecord {
+    fn from(note: &KeyNote) -> Self {
+        Self { key: note.key.clone(), digest: note.digest.to_vec() }
+    }
+}
+
+impl TryFrom<KeyRecord> for KeyNote {
+    type Error = Unreadable;
+    fn try_from(record: KeyRecord) -> Result<Self, Unreadable> {
+        let digest = record.digest.try_into();
+        Ok(Self { key: record.key, digest: digest.map_err(|_| Unreadable("a digest that is not 32 bytes".into()))? })
+    }
+}
+
+/// Everything that the second half of a run needs, whatever is decided.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Intent {
+    /// Which run.
+    pub run: Run,
+    /// As given.
+    pub name: Option<String>,
+    /// Who decides.
+    pub decider: Decider,
+    /// Who promised, under which name.
+    pub preparers: Vec<(StoreName, Gid)>,
+    /// The absolute writes, in order.
+    pub redo: Vec<RedoWrite>,
+    /// The locks that it holds.
+    pub claims: Vec<Claim>,
+    /// The idempotency key.
+    pub key: Option<KeyNote>,
+    /// When the transaction first began: microseconds since 1970.
+    pub began_us: i64,
+    /// Why the plan is what it is.
+    pub reason: String,
+    /// The durable Lsn that its markers carry.
+    pub durable: crate::model::ids::Lsn,
+}
+
+impl Intent {
+    /// The stores that get absolute writes, each once, in order.
+    #[must_use]
+    pub fn redoers(&self) -> Vec<StoreName> {
+        let mut stores: Vec<StoreName> = Vec::new();
+        for write in &self.redo {
+            if !stores.contains(&write.store) {
+                stores.push(write.store.clone());
+            }
+        }
+        stores
+    }
+
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let record = IntentRecord {
+            run: self.run.into(),
+            name: self.name.clone(),
+            decider: self.decider.to_string(),
+            preparers: self.preparers.iter().map(|(store, _)| store.to_string()).collect(),
+            gids: self.preparers.iter().map(|(_, gid)| gid.to_string()).collect(),
+            redo: self.redo.iter().map(Into::into).collect(),
+            claims: self.claims.iter().map(Into::into).collect(),
+            key: self.key.as_ref().map(Into::into),
+            began_us: self.began_us,
+            reason: self.reason.clone(),
+            durable: self.durable.as_u64(),
+        };
+        record.encode_to_vec()
+    }
+
+    pub(super) fn decode(payload: &[u8]) -> Result<Self, Unreadable> {
+        let record: IntentRecord = decode(payload)?;
+        let gids = record.gids.iter().map(|gid| gid.parse().map_err(|_| Unreadable(format!("a gid `{gid}`"))));
+        let gids: Vec<Gid> = gids.collect::<Result<_, _>>()?;
+        if gids.len() != record.preparers.len() {
+            return Err(Unreadable("preparers and gids that do not pair".into()));
+        }
+        Ok(Self {
+            run: (&record.run).try_into()?,
+            name: record.name,
+            decider: record.decider.as_str().into(),
+            preparers: record.preparers.iter().map(|store| store.as_str().into()).zip(gids).collect(),
+            redo: record.redo.into_iter().map(Into::into).collect(),
+            claims: record.claims.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            key: record.key.map(TryInto::try_into).transpose()?,
+            began_us: record.began_us,
+            reason: record.reason,
+            durable: crate::model::ids::Lsn::from_u64(record.durable),
+        })
+    }
+}
+
+/// The end of a run, complete in itself.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Ended {
+    /// Which run.
+    pub run: Run,
+    /// Which way.
+    pub outcome: Outcome,
+    /// As given.
+    pub name: Option<String>,
+    /// Microseconds since 1970.
+    pub began_us: i64,
+    /// Microseconds since 1970.
+    pub ended_us: i64,
+    /// Who decided.
+    pub decider: Decider,
+    /// Who promised.
+    pub preparers: Vec<StoreName>,
+    /// Who got absolute writes.
+    pub redoers: Vec<StoreName>,
+    /// Why the plan was what it was.
+    pub reason: String,
+    /// The key with its answer, where the log decided.
+    pub key: Option<(KeyNote, Option<String>)>,
+    /// Why it aborted: the problem's code and its sentence.
+    pub cause: Option<(String, String)>,
+}
+
+impl Ended {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let names = |stores: &[StoreName]| stores.iter().map(ToString::to_string).collect();
+        let record = DoneRecord {
+            run: self.run.into(),
+            committed: self.outcome == Outcome::Committed,
+            name: self.name.clone(),
+            began_us: self.began_us,
+            ended_us: self.ended_us,
+            decider: self.decider.to_string(),
+            preparers: names(&self.preparers),
+            redoers: names(&self.redoers),
+            reason: self.reason.clone(),
+            key: self.key.as_ref().map(|(note, _)| note.into()),
+            answer: self.key.as_ref().and_then(|(_, answer)| answer.clone()),
+            cause: self.cause.as_ref().map(|(code, text)| vec![code.clone(), text.clone()]).unwrap_or_default(),
+        };
+        record.encode_to_vec()
+    }
+
+    pub(super) fn decode(payload: &[u8]) -> Result<Self, Unreadable> {
+        let record: DoneRecord = decode(payload)?;
+        let names = |stores: &[String]| stores.iter().map(|store| store.as_str().into()).collect();
+        let mut cause = record.cause.into_iter();
+        let answer = record.answer;
+        Ok(Self {
+            run: (&record.run).try_into()?,
+            outcome: outcome(record.committed),
+            name: record.name,
+            began_us: record.began_us,
+            ended_us: record.ended_us,
+            decider: record.decider.as_str().into(),
+            preparers: names(&record.preparers),
+            redoers: names(&record.redoers),
+            reason: record.reason,
+            key: record.key.map(|key| Ok::<_, Unreadable>((key.try_into()?, answer))).transpose()?,
+            cause: cause.next().zip(cause.next()),
+        })
+    }
+}
+
+pub(super) fn outcome(committed: bool) -> Outcome {
+    if committed { Outcome::Committed } else { Outcome::Aborted }
+}
+
+pub(super) fn decode<M: Message + Default>(payload: &[u8]) -> Result<M, Unreadable> {
+    M::decode(payload).map_err(|error| Unreadable(error.to_string()))
+}

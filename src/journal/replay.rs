@@ -1,0 +1,108 @@
+//! Reading the log into histories: one a run, in Lsn order.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use super::record::{Ended, Intent, OpenedRecord, Unreadable, VerdictRecord, decode, kind, outcome};
+use crate::model::ids::{Incarnation, Lsn, Run};
+use crate::model::state::Outcome;
+
+/// What the log holds of a run that has not ended.
+#[derive(Clone, PartialEq, Debug)]
+pub struct History {
+    /// Where its first record stands.
+    pub first: Lsn,
+    /// Everything that its second half needs.
+    pub intent: Intent,
+    /// The verdict, where the log knows it.
+    pub verdict: Option<Outcome>,
+    /// The answer that a `Decision` carries.
+    pub answer: Option<String>,
+}
+
+/// What replay found.
+#[derive(Debug)]
+pub struct Replayed {
+    /// The latest incarnation in the log; the one that opened it now is one more.
+    pub incarnation: Incarnation,
+    /// Runs without an end, in Lsn order.
+    pub open: Vec<History>,
+    /// The last ended runs, oldest first, with the place of their record; bounded.
+    pub ended: VecDeque<(Lsn, Ended)>,
+    /// Ended runs whose key only this log remembers, by key; not bounded by count but by their TTL.
+    pub keyed: HashMap<String, (Lsn, Ended)>,
+    /// Records read.
+    pub records: u64,
+    keep: usize,
+    runs: BTreeMap<Run, History>,
+}
+
+impl Replayed {
+    /// An empty log's; keeps the last `keep` ended runs.
+    #[must_use]
+    pub fn new(keep: usize) -> Self {
+        Self {
+            incarnation: Incarnation(0),
+            open: Vec::new(),
+            ended: VecDeque::new(),
+            keyed: HashMap::new(),
+            records: 0,
+            keep,
+            runs: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the next record. Records of kinds that this program does not know are skipped: a newer program wrote them.
+    ///
+    /// # Errors
+    /// [`Unreadable`] where a record of a known kind does not decode: the CRC was right, so this is a defect, and going
+    /// on would be guessing.
+    pub fn take(&mut self, lsn: Lsn, record_kind: u8, payload: &[u8]) -> Result<(), Unreadable> {
+        self.records += 1;
+        match record_kind {
+            kind::OPENED | kind::CHECKPOINT => {
+                let opened: OpenedRecord = decode(payload)?;
+                self.incarnation = self.incarnation.max(Incarnation(opened.incarnation));
+            }
+            kind::INTENT => {
+                let intent = Intent::decode(payload)?;
+                let history = History { first: lsn, intent, verdict: None, answer: None };
+                self.runs.insert(history.intent.run, history);
+            }
+            kind::DECISION | kind::LEARNT => {
+                let verdict: VerdictRecord = decode(payload)?;
+                // Without its Intent the run began in a segment that is gone, so it has ended.
+                if let Some(history) = self.runs.get_mut(&Run::try_from(&verdict.run)?) {
+                    history.verdict = Some(outcome(verdict.committed));
+                    history.answer = verdict.answer;
+                }
+            }
+            kind::DONE => {
+                let ended = Ended::decode(payload)?;
+                self.runs.remove(&ended.run);
+                self.end(lsn, ended);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, lsn: Lsn, ended: Ended) {
+        if let Some((note, _)) = &ended.key
+            && ended.outcome == Outcome::Committed
+        {
+            self.keyed.insert(note.key.clone(), (lsn, ended.clone()));
+        }
+        self.ended.push_back((lsn, ended));
+        if self.ended.len() > self.keep {
+            self.ended.pop_front();
+        }
+    }
+
+    /// Sorts what is open into Lsn order, once everything was taken.
+    #[must_use]
+    pub fn finished(mut self) -> Self {
+        self.open = std::mem::take(&mut self.runs).into_values().collect();
+        self.open.sort_by_key(|history| history.first);
+        self
+    }
+}

@@ -1,0 +1,372 @@
+//! One run of an atomic transaction: protocol.md, section 4, top to bottom.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::core::Core;
+use super::entry::Entry;
+use super::work::{self, Part};
+use super::{finish, in_doubt};
+use crate::clock;
+use crate::crash;
+use crate::journal::record::{Ended, Intent};
+use crate::journal::slip::Decided;
+use crate::journal::{Journal, Undecided};
+use crate::lock::Claim;
+use crate::metrics::{Phase, StoreCall};
+use crate::model::commit::{Decider, Gid, MarkerNote, RedoWrite};
+use crate::model::ids::{Run, StoreName};
+use crate::model::powers::Role;
+use crate::model::problem::{Code, Problem};
+use crate::model::request::TxnRequest;
+use crate::model::state::{Event, Outcome};
+use crate::plan::{Plan, parts as plan_parts};
+use crate::store::{Decision, Session, TxnContext};
+
+/// How a run ended.
+pub(super) enum End {
+    /// Decided and finished everywhere (or being finished by somebody who waits for an operator).
+    Committed,
+    /// Nothing of it happened.
+    Aborted(Problem),
+    /// The log takes no more records, so nothing may be said before it is opened again.
+    Stuck,
+}
+
+/// A rollback that nobody acknowledges in this time is left to the server: the connection is closed.
+const ROLLBACK: Duration = Duration::from_secs(2);
+/// A commit that is not answered in this time is in doubt.
+const DECIDE: Duration = Duration::from_secs(15);
+
+/// What one run has done so far: enough to undo it from wherever it stands.
+struct Attempt<'a> {
+    core: &'a Arc<Core>,
+    entry: &'a Arc<Entry>,
+    request: &'a TxnRequest,
+    context: TxnContext,
+    plan: Plan,
+    parts: Vec<Part>,
+    claims: Vec<Claim>,
+    redo: Vec<RedoWrite>,
+    /// The stores that were asked to prepare, from the moment of asking.
+    asked: Vec<(StoreName, Gid)>,
+    /// Whether the log may hold an intent.
+    intended: bool,
+}
+
+/// Runs it once. The caller releases the locks.
+pub(super) async fn run(
+    core: &Arc<Core>,
+    entry: &Arc<Entry>,
+    request: &TxnRequest,
+    run: Run,
+    deadline: Instant,
+) -> End {
+    let plan = match plan(core, request) {
+        Ok(plan) => plan,
+        Err(problem) => return End::Aborted(problem),
+    };
+    entry.planned(run, &plan);
+    let context = TxnContext {
+        run,
+        owner: core.journal.owner(),
+        durable: entry.durable,
+        decider: plan.decider.clone(),
+        followers: plan.followers(),
+        key: entry.key.clone(),
+        isolation: request.isolation,
+        deadline,
+        lock_wait: core.settings.lock_wait,
+    };
+    let (parts, claims, redo, asked) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut attempt = Attempt { core, entry, request, context, plan, parts, claims, redo, asked, intended: false };
+    let worked = timeout_at(deadline, attempt.first_half()).await.unwrap_or_else(|_| {
+        let waited = request.timeout.as_millis();
+        Err(Problem::new(Code::Timeout, format!("not ready to decide after {waited} ms, so it was aborted")))
+    });
+    // From here on nothing is dropped half-way: a PREPARE whose answer nobody awaits could land after its rollback.
+    let ready = match worked {
+        Ok(()) => attempt.intend_and_prepare().await,
+        refused => refused,
+    };
+    match ready {
+        Ok(()) => attempt.second_half().await,
+        Err(problem) => attempt.abort(problem).await,
+    }
+}
+
+fn plan(core: &Core, request: &TxnRequest) -> Result<Plan, Problem> {
+    let mut operations = Vec::with_capacity(request.operations.len());
+    for operation in &request.operations {
+        let powers = core.site(&operation.store)?.store.powers();
+        operations.push((&operation.store, powers, operation.reads));
+    }
+    let mut plan = Plan::new(&plan_parts(operations))?;
+    if request.isolation != crate::model::request::Isolation::ReadCommitted {
+        plan.reason
+            .push_str("; the isolation level is PostgreSQL's own, across stores it is as strong as the locks declared");
+    }
+    Ok(plan)
+}
+
+impl Attempt<'_> {
+    /// Steps 2 to 4: up to the point where nothing but promises and the decision is missing. May be dropped at any await.
+    async fn first_half(&mut self) -> Result<(), Problem> {
+        let start = Instant::now();
+        self.parts = work::open(self.core, self.request, &self.plan, &self.context).await?;
+        self.claims = work::known_claims(self.core, self.request, &mut self.parts).await?;
+        work::lock(self.core, &self.context, self.claims.clone()).await?;
+        self.done(Phase::Lock, "locked", start);
+
+        let start = Instant::now();
+        let results = work::run(self.core, &self.context, &mut self.parts, &mut self.claims).await?;
+        self.entry.worked(results);
+        self.done(Phase::Work, "worked", start);
+
+        let start = Instant::now();
+        self.validate().await?;
+        self.done(Phase::Validate, "validated", start);
+        Ok(())
+    }
+
+    fn done(&self, phase: Phase, step: &'static str, start: Instant) {
+        self.core.metrics.phase(phase, start.elapsed());
+        self.entry.step(step, None);
+    }
+
+    /// Step 4.
+    async fn validate(&mut self) -> Result<(), Problem> {
+        for part in self.parts.iter_mut().filter(|part| part.role == Role::Redoer) {
+            if let Some(session) = &mut part.session {
+                let site = self.core.site(&part.store)?;
+                self.redo.extend(site.call(StoreCall::Validate, session.validate()).await?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Step 5: both are answered before anybody decides.
+    async fn intend_and_prepare(&mut self) -> Result<(), Problem> {
+        if self.plan.decider.is_none() || self.plan.is_one_phase() || self.nothing_but_the_log_to_tell() {
+            return Ok(());
+        }
+        crash::point("before_intent");
+        let start = Instant::now();
+        let durable = self.core.journal.durable_lsn();
+        let gid = |decider: &Decider| Gid {
+            log: self.context.owner.log,
+            run: self.context.run,
+            durable,
+            decider: decider.clone(),
+        };
+        let decider = self.plan.decider.as_ref().expect("checked above");
+        let gids: Vec<_> = self.plan.preparers.iter().map(|store| (store.clone(), gid(decider))).collect();
+        let intent = self.intent(gids.clone());
+        self.intended = true;
+        if matches!(decider, Decider::Wal) {
+            // Nothing is prepared: the forced Decision makes the Intent durable with itself, in one flush.
+            return self.core.journal.append_intent(&intent).map(|_| ());
+        }
+        self.asked = gids;
+        let mut preparing = Vec::new();
+        for part in self.parts.iter_mut().filter(|part| part.role == Role::Preparer) {
+            let gid = self.asked.iter().find(|(store, _)| *store == part.store).map(|(_, gid)| gid);
+            if let (Some(session), Some(gid)) = (&mut part.session, gid) {
+                let site = self.core.site(&part.store)?;
+                preparing.push(site.call(StoreCall::Prepare, session.prepare(gid)));
+            }
+        }
+        // All are awaited even if one refuses: an unanswered PREPARE must not land after the rollback.
+        let (intended, prepared) = futures::join!(self.core.journal.intend(&intent), join_all(preparing));
+        intended?;
+        crash::point("after_intent");
+        prepared.into_iter().collect::<Result<(), Problem>>()?;
+        crash::point("after_prepare");
+        self.done(Phase::Prepare, "prepared", start);
+        Ok(())
+    }
+
+    /// Redo writers only, and all their writes came to nothing (a delete by a filter that nothing matches).
+    fn nothing_but_the_log_to_tell(&self) -> bool {
+        matches!(self.plan.decider, Some(Decider::Wal)) && self.redo.is_empty() && self.entry.key.is_none()
+    }
+
+    fn intent(&self, preparers: Vec<(StoreName, Gid)>) -> Intent {
+        Intent {
+            run: self.context.run,
+            name: self.entry.name.clone(),
+            decider: self.plan.decider.clone().unwrap_or(Decider::Wal),
+            preparers,
+            redo: self.redo.clone(),
+            claims: self.claims.clone(),
+            key: self.entry.key.clone(),
+            began_us: self.entry.began_us,
+            reason: self.plan.reason.clone(),
+            durable: self.entry.durable,
+        }
+    }
+
+    /// Steps 6 to 8.
+    async fn second_half(mut self) -> End {
+        let start = Instant::now();
+        let decider = self.plan.decider.clone();
+        let decided = match &decider {
+            None => return self.end_reads().await,
+            Some(Decider::Wal) if !self.intended => return End::Committed,
+            Some(Decider::Wal) => self.decide_in_the_log().await,
+            Some(Decider::Store(store)) => self.decide_in(store).await,
+        };
+        self.core.metrics.phase(Phase::Decide, start.elapsed());
+        match decided {
+            Ok(Some(decided)) => self.carry_out(decided, None).await,
+            Ok(None) => End::Stuck,
+            Err(problem) => self.abort(problem).await,
+        }
+    }
+
+    /// Nothing was written: every store's answers stand, and nothing is to be decided.
+    async fn end_reads(&mut self) -> End {
+        let note = MarkerNote { answer: None, redo: Vec::new() };
+        let mut ending = Vec::new();
+        for part in &mut self.parts {
+            if let Some(session) = part.session.take() {
+                ending.push(commit(self.core, part.store.clone(), session, &note));
+            }
+        }
+        for decision in join_all(ending).await {
+            match decision {
+                Decision::Committed(_) => {}
+                Decision::Refused(problem) => return End::Aborted(problem),
+                Decision::Lost(why) => return End::Aborted(Problem::new(Code::StoreUnavailable, why)),
+            }
+        }
+        End::Committed
+    }
+
+    /// The forced record is the decision. `Ok(None)`: nobody knows before the log is opened again.
+    async fn decide_in_the_log(&mut self) -> Result<Option<Decided>, Problem> {
+        let answer = self.entry.kept_answer();
+        match self.core.journal.decide(self.context.run, Outcome::Committed, answer).await {
+            Ok(decided) => Ok(Some(decided)),
+            Err(Undecided::NotWritten(problem)) => Err(problem),
+            Err(Undecided::Unknown(problem)) => {
+                self.entry.step("in_doubt", Some(problem.detail));
+                self.entry.take(Event::VerdictLost);
+                Ok(None)
+            }
+        }
+    }
+
+    async fn decide_in(&mut self, store: &StoreName) -> Result<Option<Decided>, Problem> {
+        let note = MarkerNote { answer: self.entry.kept_answer(), redo: Vec::new() };
+        let part = self.parts.iter_mut().find(|part| part.store == *store);
+        let session = part.and_then(|part| part.session.take());
+        let Some(session) = session else {
+            return Err(Problem::new(Code::Internal, format!("the session in {store} is gone")));
+        };
+        let decision = commit(self.core, store.clone(), session, &note).await;
+        crash::point("after_decide");
+        match decision {
+            // Nobody has to be told: the `Done` record alone says it.
+            Decision::Committed(verdict) if self.plan.is_one_phase() => Ok(Some(Journal::witness_alone(&verdict))),
+            Decision::Committed(verdict) => Ok(self.core.journal.witness(&verdict).ok()),
+            Decision::Refused(problem) => Err(problem),
+            Decision::Lost(why) => {
+                tracing::warn!(transaction = %self.entry.id, %store, %why, "in doubt: the answer to the commit was lost");
+                self.entry.step("in_doubt", Some(why));
+                self.entry.take(Event::VerdictLost);
+                let resolved = in_doubt::resolve(self.core, self.context.run, store).await;
+                Ok(resolved.map(|(decided, _)| decided))
+            }
+        }
+    }
+
+    /// Undoes whatever stands. Nobody was asked to decide, or the decider refused: so nobody can commit any more.
+    async fn abort(mut self, problem: Problem) -> End {
+        if !matches!(problem.code, Code::Conflict) {
+            tracing::debug!(transaction = %self.entry.id, %problem, "aborting");
+        }
+        self.roll_back().await;
+        if !self.intended {
+            return End::Aborted(problem);
+        }
+        match self.core.journal.abandon(self.context.run) {
+            Ok(decided) => self.carry_out(decided, Some(problem)).await,
+            Err(why) => {
+                self.entry.step("in_doubt", Some(why.detail));
+                self.entry.take(Event::VerdictLost);
+                End::Stuck
+            }
+        }
+    }
+
+    /// The decider's session above all: once it is gone without a commit, nobody can decide to commit.
+    async fn roll_back(&mut self) {
+        let mut ending = Vec::new();
+        for part in &mut self.parts {
+            let Some(session) = part.session.take() else { continue };
+            let Ok(site) = self.core.site(&part.store) else { continue };
+            ending.push(timeout(ROLLBACK, site.call(StoreCall::Rollback, session.rollback())));
+        }
+        join_all(ending).await;
+    }
+
+    /// Steps 7 and 8, which recovery shares.
+    async fn carry_out(self, decided: Decided, cause: Option<Problem>) -> End {
+        let Self { core, entry, .. } = &self;
+        let intent = self.intent(self.asked.clone());
+        if let Some(problem) = &cause {
+            entry.refused_for(problem.clone());
+        }
+        entry.take(decided.outcome().event());
+        entry.step("decided", Some(decided.outcome().as_str().to_owned()));
+        crash::point("after_verdict");
+        let start = Instant::now();
+        if !finish::tell_everybody(core, entry, &decided, &intent).await {
+            return End::Stuck;
+        }
+        core.metrics.phase(Phase::Finish, start.elapsed());
+        if !finish::write_end(core, entry, &decided, &intent).await {
+            return End::Stuck;
+        }
+        match (decided.outcome(), cause) {
+            (Outcome::Committed, _) => End::Committed,
+            (Outcome::Aborted, Some(problem)) => End::Aborted(problem),
+            (Outcome::Aborted, None) => {
+                let detail = "the answer of the deciding store was lost, and it turned out not to have committed";
+                End::Aborted(Problem::new(Code::StoreUnavailable, detail))
+            }
+        }
+    }
+}
+
+async fn commit(core: &Core, store: StoreName, session: Box<dyn Session>, note: &MarkerNote) -> Decision {
+    let site = match core.site(&store) {
+        Ok(site) => site,
+        Err(problem) => return Decision::Refused(problem),
+    };
+    let asked = site.call(StoreCall::Commit, session.commit(note));
+    timeout(DECIDE, asked).await.unwrap_or_else(|_| Decision::Lost(format!("{store} did not answer the commit")))
+}
+
+/// The record of how a run ended.
+pub(super) fn ended(entry: &Entry, decided: &Decided, intent: &Intent) -> Ended {
+    let by_log = intent.decider == Decider::Wal;
+    let key = intent.key.clone().filter(|_| by_log && decided.outcome() == Outcome::Committed);
+    Ended {
+        run: decided.run(),
+        outcome: decided.outcome(),
+        name: intent.name.clone(),
+        began_us: intent.began_us,
+        ended_us: clock::now_us(),
+        decider: intent.decider.clone(),
+        preparers: intent.preparers.iter().map(|(store, _)| store.clone()).collect(),
+        redoers: intent.redoers(),
+        reason: intent.reason.clone(),
+        key: key.map(|note| (note, entry.kept_answer())),
+        cause: entry.cause().map(|problem| (problem.code.as_str().to_owned(), problem.detail)),
+    }
+}

@@ -1,0 +1,164 @@
+//! Steps 7 and 8, the second half that the live path and recovery share: tell everybody, write the end, let go.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::Instant;
+
+use super::atomic::ended;
+use super::core::Core;
+use super::entry::Entry;
+use super::retry::Backoff;
+use crate::crash;
+use crate::journal::record::Intent;
+use crate::journal::slip::Decided;
+use crate::metrics::StoreCall;
+use crate::model::commit::{Gid, RedoWrite};
+use crate::model::ids::StoreName;
+use crate::model::problem::{Code, Problem};
+use crate::model::state::{Event, Outcome};
+use crate::store::Setback;
+
+/// What a store refused for good is tried again this often: an operator may have mended the cause.
+const REFUSED_AGAIN: Duration = Duration::from_secs(10);
+
+/// Carries the decision to every participant, in parallel, each repeated until it acknowledges. `false`: the program is
+/// stopping, and the next start goes on from the log.
+pub(super) async fn tell_everybody(core: &Arc<Core>, entry: &Entry, decided: &Decided, intent: &Intent) -> bool {
+    let commits = decided.outcome() == Outcome::Committed;
+    let redoers = if commits { intent.redoers() } else { Vec::new() };
+    let preparers = intent.preparers.iter().map(|(store, _)| store.clone());
+    entry.owes(preparers.chain(redoers.iter().cloned()));
+    let refused = AtomicBool::new(false);
+    let telling = Telling { core, entry, decided, refused: &refused, start: Instant::now() };
+    let mut acts = Vec::new();
+    for (store, gid) in &intent.preparers {
+        acts.push(telling.until_told(store.clone(), Act::Finish(gid.clone())));
+    }
+    for store in redoers {
+        let writes = intent.redo.iter().filter(|write| write.store == store).cloned().collect();
+        acts.push(telling.until_told(store, Act::Apply(writes)));
+    }
+    let told = join_all(acts).await;
+    told.into_iter().all(|told| told)
+}
+
+/// What one store is told.
+enum Act {
+    /// To keep, or drop, what it promised.
+    Finish(Gid),
+    /// To take absolute writes.
+    Apply(Vec<RedoWrite>),
+}
+
+/// Appends the end; then, in this order, the locks go.
+pub(super) async fn write_end(core: &Core, entry: &Entry, decided: &Decided, intent: &Intent) -> bool {
+    crash::point("before_done");
+    let ended = ended(entry, decided, intent);
+    // Reads and one-phase aborts promised nothing; everything else is written down.
+    match core.journal.end(&ended) {
+        Ok(lsn) => {
+            if let Some((note, _)) = &ended.key {
+                let mut keyed = core.keyed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                keyed.insert(note.key.clone(), (lsn, ended));
+            }
+            core.locks.release_all(entry.id);
+            crash::point("after_done");
+            true
+        }
+        Err(problem) => {
+            tracing::error!(transaction = %entry.id, %problem, "the end cannot be written; its locks stay until the next start");
+            false
+        }
+    }
+}
+
+struct Telling<'a> {
+    core: &'a Arc<Core>,
+    entry: &'a Entry,
+    decided: &'a Decided,
+    /// Whether some store has refused for good: then the transaction needs an operator until it no longer does.
+    refused: &'a AtomicBool,
+    start: Instant,
+}
+
+impl Telling<'_> {
+    async fn once(&self, store: &StoreName, act: &Act) -> Result<(), Setback> {
+        let site = self.core.site(store).map_err(|problem| Setback::Final(problem.detail))?;
+        match act {
+            Act::Finish(gid) => match site.store.prepares() {
+                Some(prepares) => site.call(StoreCall::Finish, prepares.finish(self.decided, gid)).await,
+                None => Err(Setback::Final(format!("{store} cannot prepare any more, and {gid} is owed to it"))),
+            },
+            Act::Apply(writes) => match site.store.redoes() {
+                Some(redoes) => site.call(StoreCall::Apply, redoes.apply(self.decided, writes)).await,
+                None => Err(Setback::Final(format!("{store} takes no redo writes any more"))),
+            },
+        }
+    }
+
+    async fn until_told(&self, store: StoreName, act: Act) -> bool {
+        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+        let mut refused_before = false;
+        loop {
+            if let Ok(site) = self.core.site(&store) {
+                tokio::select! {
+                    () = site.reached() => {}
+                    () = self.core.stop.cancelled() => return false,
+                }
+            }
+            let pause = match self.once(&store, &act).await {
+                Ok(()) => {
+                    self.entry.told(&store);
+                    if matches!(act, Act::Apply(_)) {
+                        self.core.metrics.visible(&store, self.start.elapsed());
+                    }
+                    crash::point("mid_finish");
+                    if refused_before {
+                        self.mended();
+                    }
+                    return true;
+                }
+                Err(Setback::Again(why)) => {
+                    self.entry.set_back(&store, &why);
+                    backoff.next()
+                }
+                Err(Setback::Final(why)) => {
+                    self.entry.set_back(&store, &why);
+                    if !refused_before {
+                        self.needs_operator(&store, &why);
+                        refused_before = true;
+                    }
+                    REFUSED_AGAIN
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.core.stop.cancelled() => return false,
+            }
+        }
+    }
+
+    fn needs_operator(&self, store: &StoreName, why: &str) {
+        tracing::error!(
+            transaction = %self.entry.id, %store, why,
+            "decided, and the store refuses its part for good: an operator is needed; it is tried again every {} s",
+            REFUSED_AGAIN.as_secs()
+        );
+        self.entry.step("refused", Some(format!("{store}: {why}")));
+        self.entry.refused_for(Problem::new(Code::RejectedByStore, why).in_store(store));
+        // An abort that a store refuses is no broken promise: it stays `aborting` and is repeated.
+        if self.decided.outcome() == Outcome::Committed && !self.refused.swap(true, Ordering::Relaxed) {
+            self.entry.take(Event::Refused);
+        }
+    }
+
+    fn mended(&self) {
+        self.entry.step("mended", None);
+        if self.decided.outcome() == Outcome::Committed && self.refused.swap(false, Ordering::Relaxed) {
+            self.entry.take(Event::Retried);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! In doubt: the decider may or may not have committed. A look-up proves nothing, since the commit may still be on its
+//! way; so the run is fenced, and what the fence finds is the verdict.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::core::Core;
+use super::retry::Backoff;
+use crate::journal::slip::Decided;
+use crate::metrics::StoreCall;
+use crate::model::commit::Marker;
+use crate::model::ids::{Run, StoreName};
+use crate::store::{Fenced, Setback};
+
+/// Fences `run` in the store that decides, however long that store stays away, and brings the verdict to the log.
+/// `None`: the program is stopping, or the log takes no records; the run stays in doubt for the next start.
+///
+/// Cancellation is harmless: a fence is repeated without harm.
+pub(super) async fn resolve(core: &Arc<Core>, run: Run, store: &StoreName) -> Option<(Decided, Option<Marker>)> {
+    let site = core.site(store).ok()?;
+    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            () = site.reached() => {}
+            () = core.stop.cancelled() => return None,
+        }
+        let Some(marks) = site.store.marks() else {
+            tracing::error!(%run, %store, "in doubt, and the store that decides cannot be asked any more");
+            return None;
+        };
+        let fence = marks.fence(run, core.journal.owner(), core.journal.durable_lsn());
+        let (verdict, marker) = match site.call(StoreCall::Fence, fence).await {
+            Ok(Fenced::Aborted(verdict)) => (verdict, None),
+            Ok(Fenced::Committed(verdict, marker)) => (verdict, Some(*marker)),
+            Err(Setback::Again(why) | Setback::Final(why)) => {
+                tracing::warn!(%run, %store, why, "still in doubt");
+                tokio::select! {
+                    () = tokio::time::sleep(backoff.next()) => continue,
+                    () = core.stop.cancelled() => return None,
+                }
+            }
+        };
+        tracing::info!(%run, %store, outcome = verdict.outcome.as_str(), "no longer in doubt");
+        let decided = core.journal.witness(&verdict);
+        return decided
+            .inspect_err(|why| tracing::error!(%run, %why, "the verdict cannot be logged"))
+            .ok()
+            .map(|slip| (slip, marker));
+    }
+}

@@ -1,0 +1,246 @@
+//! After a crash: every transaction ends one way.
+//!
+//! The danger, as a story: the sidecar asked Neo4j to commit and died. PostgreSQL still holds its half as a prepared
+//! transaction, Qdrant has nothing yet. Did Neo4j commit? Looking for the marker proves nothing, since the dead
+//! sidecar's commit may still sit in a socket. So recovery *fences*: it inserts the marker itself. Either that goes in,
+//! and the late commit can never succeed; or uniqueness refuses it, and the marker that stands there is the verdict.
+//!
+//! [`RecoveryPlan`] is pure and sorts every open run into exactly one bucket; [`resume`] then walks in at the second
+//! half of the live path. There is no second copy of it.
+
+use std::sync::{Arc, PoisonError};
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::core::Core;
+use super::entry::{Entry, from_ended};
+use super::{finish, in_doubt};
+use crate::journal::replay::{History, Replayed};
+use crate::journal::slip::Decided;
+use crate::metrics::RecoveryOutcome;
+use crate::model::commit::{Decider, Gid, Marker};
+use crate::model::ids::StoreName;
+use crate::model::state::{Event, Outcome};
+
+/// What is to be done with one open run.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Bucket {
+    /// The log knows the verdict: obey it.
+    Obey(History),
+    /// The log decides and holds no decision: nobody was told anything, so it is aborted.
+    NeverDecided(History),
+    /// A store decides: fence it there.
+    Fence(History, StoreName),
+}
+
+/// Every open run in exactly one bucket, in Lsn order.
+#[derive(Clone, PartialEq, Debug)]
+pub struct RecoveryPlan {
+    /// The buckets.
+    pub buckets: Vec<Bucket>,
+}
+
+impl RecoveryPlan {
+    /// Sorts; decides nothing that the log does not say.
+    #[must_use]
+    pub fn new(open: Vec<History>) -> Self {
+        let sort = |history: History| match (history.verdict, &history.intent.decider) {
+            (Some(_), _) => Bucket::Obey(history),
+            (None, Decider::Wal) => Bucket::NeverDecided(history),
+            (None, Decider::Store(store)) => {
+                let store = store.clone();
+                Bucket::Fence(history, store)
+            }
+        };
+        Self { buckets: open.into_iter().map(sort).collect() }
+    }
+}
+
+/// What the last start found and did: `/v1/status` shows it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Records replayed.
+    pub records: u64,
+    /// Bytes of a torn tail that were cut.
+    pub torn_bytes: u64,
+    /// Whether the last stop was clean.
+    pub clean_shutdown: bool,
+    /// Seconds from the start of opening the log to the open door.
+    pub ready_seconds: f64,
+    /// Open transactions found.
+    pub found: usize,
+    /// Of those, not ended yet.
+    pub remaining: usize,
+    /// Ended as committed since.
+    pub committed: usize,
+    /// Ended as aborted since.
+    pub aborted: usize,
+    /// Prepared transactions of this log that it did not know, found in stores.
+    pub orphans: usize,
+    /// Seconds until the last of them had ended; null while some have not.
+    pub done_seconds: Option<f64>,
+}
+
+/// Steps (d) of recovery: the past is in memory and its locks are held again. The door may open afterwards.
+pub(super) fn take_over(core: &Arc<Core>, replayed: Replayed) -> RecoveryPlan {
+    for (_, ended) in &replayed.ended {
+        core.registry.end(&Arc::new(from_ended(ended)));
+    }
+    *core.keyed.lock().unwrap_or_else(PoisonError::into_inner) = replayed.keyed.into_iter().collect();
+    for history in &replayed.open {
+        core.locks.retake(history.intent.run.txn, history.intent.claims.clone());
+    }
+    let plan = RecoveryPlan::new(replayed.open);
+    core.report.lock().unwrap_or_else(PoisonError::into_inner).found += plan.buckets.len();
+    core.report.lock().unwrap_or_else(PoisonError::into_inner).remaining += plan.buckets.len();
+    plan
+}
+
+/// Starts a task for every bucket.
+pub(super) fn resume_all(core: &Arc<Core>, plan: RecoveryPlan, since: Instant) {
+    if plan.buckets.is_empty() {
+        core.report.lock().unwrap_or_else(PoisonError::into_inner).done_seconds = Some(since.elapsed().as_secs_f64());
+    }
+    for bucket in plan.buckets {
+        let entry = adopt(core, &bucket);
+        if let Bucket::Fence(_, store) = &bucket
+            && let Ok(site) = core.site(store)
+        {
+            site.will_fence();
+        }
+        core.tasks.spawn(resume(core.clone(), entry, bucket, since));
+    }
+}
+
+fn adopt(core: &Arc<Core>, bucket: &Bucket) -> Arc<Entry> {
+    let (Bucket::Obey(history) | Bucket::NeverDecided(history) | Bucket::Fence(history, _)) = bucket;
+    let intent = &history.intent;
+    let run = intent.run;
+    let entry = Entry::from_past(run.txn, intent.name.clone(), intent.key.clone(), intent.durable, intent.began_us);
+    let preparers: Vec<_> = intent.preparers.iter().map(|(store, _)| store.clone()).collect();
+    entry.replanned(run, &intent.decider, &preparers, &intent.redoers(), &intent.reason);
+    entry.take(Event::VerdictLost);
+    entry.step("recovered", None);
+    let entry = Arc::new(entry);
+    // An orphan may be an early attempt of a transaction that is known by how a later one ended: that stays so.
+    if core.registry.get(run.txn).is_none() {
+        core.registry.adopt(&entry);
+    }
+    entry
+}
+
+/// Ends one run of the past.
+async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, since: Instant) {
+    let Some((decided, history, marker)) = verdict(&core, bucket).await else { return };
+    if let Some(lost) = marker.and_then(|marker| lost_parts(&history, &marker)) {
+        needs_operator(&entry, &lost);
+        return;
+    }
+    entry.take(decided.outcome().event());
+    entry.step("decided", Some(decided.outcome().as_str().to_owned()));
+    if !finish::tell_everybody(&core, &entry, &decided, &history.intent).await {
+        return;
+    }
+    if !finish::write_end(&core, &entry, &decided, &history.intent).await {
+        return;
+    }
+    entry.take(Event::Finished);
+    entry.closed(crate::clock::now_us());
+    if core.registry.get(entry.id).is_some_and(|known| Arc::ptr_eq(&known, &entry)) {
+        core.registry.end(&entry);
+    }
+    core.metrics.recovered(match decided.outcome() {
+        Outcome::Committed => RecoveryOutcome::Committed,
+        Outcome::Aborted => RecoveryOutcome::Aborted,
+    });
+    note(&core, decided.outcome(), since);
+}
+
+async fn verdict(core: &Arc<Core>, bucket: Bucket) -> Option<(Decided, History, Option<Marker>)> {
+    match bucket {
+        Bucket::Obey(history) => core.journal.recall(&history).map(|decided| (decided, history, None)),
+        Bucket::NeverDecided(history) => {
+            let decided = core.journal.abandon(history.intent.run);
+            decided.ok().map(|decided| (decided, history, None))
+        }
+        Bucket::Fence(history, store) => {
+            let found = in_doubt::resolve(core, history.intent.run, &store).await;
+            if let Ok(site) = core.site(&store) {
+                site.fenced();
+            }
+            found.map(|(decided, marker)| (decided, history, marker))
+        }
+    }
+}
+
+/// The marker names stores that this log knows nothing of: the log lost what it had promised them.
+fn lost_parts(history: &History, marker: &Marker) -> Option<String> {
+    if marker.outcome == Outcome::Aborted {
+        return None;
+    }
+    let redoers = history.intent.redoers();
+    let known = |store: &StoreName| redoers.contains(store) || history.intent.preparers.iter().any(|(p, _)| p == store);
+    let lost: Vec<_> = marker.followers.iter().filter(|store| !known(store)).map(StoreName::as_str).collect();
+    (!lost.is_empty()).then(|| lost.join(", "))
+}
+
+fn needs_operator(entry: &Entry, lost: &str) {
+    let detail = format!("it committed, and the log holds nothing of what it owes to {lost}");
+    tracing::error!(transaction = %entry.id, detail, "an operator is needed");
+    entry.owes(lost.split(", ").map(StoreName::from));
+    entry.refused_for(crate::model::problem::Problem::new(crate::model::problem::Code::JournalUnavailable, detail));
+    entry.take(Event::DecidedCommit);
+    entry.take(Event::Refused);
+}
+
+fn note(core: &Core, outcome: Outcome, since: Instant) {
+    let mut report = core.report.lock().unwrap_or_else(PoisonError::into_inner);
+    report.remaining = report.remaining.saturating_sub(1);
+    match outcome {
+        Outcome::Committed => report.committed += 1,
+        Outcome::Aborted => report.aborted += 1,
+    }
+    if report.remaining == 0 && report.done_seconds.is_none() {
+        report.done_seconds = Some(since.elapsed().as_secs_f64());
+        tracing::info!(
+            found = report.found,
+            committed = report.committed,
+            aborted = report.aborted,
+            seconds = report.done_seconds,
+            "recovery is done"
+        );
+    }
+}
+
+/// A prepared transaction of this log that nothing open answers for: its decider, named in the gid, is fenced, and it is
+/// finished accordingly. Legal after a crash (an Intent that overlapped its prepare may be missing), and after a PREPARE
+/// whose connection died.
+pub(super) fn adopt_orphan(core: &Arc<Core>, store: &StoreName, gid: Gid) {
+    tracing::warn!(%store, %gid, "a prepared transaction of ours that the log does not know: fencing its decider");
+    let intent = crate::journal::record::Intent {
+        run: gid.run,
+        name: None,
+        decider: gid.decider.clone(),
+        preparers: vec![(store.clone(), gid.clone())],
+        redo: Vec::new(),
+        claims: Vec::new(),
+        key: None,
+        began_us: crate::clock::now_us(),
+        reason: "found prepared in a store, unknown to the log".to_owned(),
+        durable: gid.durable,
+    };
+    let history = History { first: core.journal.next_lsn(), intent, verdict: None, answer: None };
+    {
+        let mut report = core.report.lock().unwrap_or_else(PoisonError::into_inner);
+        report.orphans += 1;
+        report.found += 1;
+        report.remaining += 1;
+        report.done_seconds = None;
+    }
+    resume_all(core, RecoveryPlan::new(vec![history]), Instant::now());
+}
+
+#[cfg(test)]
+#[path = "recovery_tests.rs"]
+mod tests;

@@ -1,0 +1,82 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::journal::record::Intent;
+use crate::model::commit::RedoWrite;
+use crate::model::ids::{Attempt, LogId, Lsn, Run, TxnId};
+
+fn history(first: u64, decider: &str, verdict: Option<Outcome>) -> History {
+    let intent = Intent {
+        run: Run { txn: TxnId::fresh(), attempt: Attempt::FIRST },
+        name: None,
+        decider: decider.into(),
+        preparers: Vec::new(),
+        redo: Vec::new(),
+        claims: Vec::new(),
+        key: None,
+        began_us: 0,
+        reason: String::new(),
+        durable: Lsn::ZERO,
+    };
+    History { first: Lsn::from_u64(first), intent, verdict, answer: None }
+}
+
+#[test]
+fn each_history_has_one_bucket() {
+    let plan = RecoveryPlan::new(vec![
+        history(1, "graph", None),
+        history(2, "wal", None),
+        history(3, "wal", Some(Outcome::Committed)),
+        history(4, "graph", Some(Outcome::Aborted)),
+    ]);
+    assert!(matches!(&plan.buckets[0], Bucket::Fence(_, store) if store.as_str() == "graph"));
+    assert!(matches!(&plan.buckets[1], Bucket::NeverDecided(_)));
+    assert!(matches!(&plan.buckets[2], Bucket::Obey(_)));
+    assert!(matches!(&plan.buckets[3], Bucket::Obey(_)));
+}
+
+#[test]
+fn what_the_marker_owes_and_the_log_does_not_know_is_named() {
+    let mut known = history(1, "graph", None);
+    let marker = |followers: &[&str], outcome| Marker {
+        run: known.intent.run,
+        outcome,
+        log: LogId::from_bytes([1; 16]),
+        durable: Lsn::ZERO,
+        followers: followers.iter().map(|store| StoreName::from(*store)).collect(),
+        key: None,
+        answer: None,
+        redo: Vec::new(),
+    };
+    let (owes, aborted, nothing) =
+        (marker(&["vec"], Outcome::Committed), marker(&["vec"], Outcome::Aborted), marker(&[], Outcome::Committed));
+    assert_eq!(lost_parts(&known, &owes).as_deref(), Some("vec"));
+    assert_eq!(lost_parts(&known, &aborted), None);
+    assert_eq!(lost_parts(&known, &nothing), None);
+    known.intent.redo =
+        vec![RedoWrite { store: "vec".into(), resource: "c".into(), keys: vec!["1".into()], body: vec![] }];
+    assert_eq!(lost_parts(&known, &owes), None);
+}
+
+proptest! {
+    /// A verdict in the log is never asked for again, and nothing is guessed without one.
+    #[test]
+    fn the_plan_never_guesses(kinds in prop::collection::vec((any::<bool>(), prop::option::of(any::<bool>())), 0..20)) {
+        let outcome = |committed| if committed { Outcome::Committed } else { Outcome::Aborted };
+        let open: Vec<_> = kinds.iter().enumerate()
+            .map(|(at, (by_store, verdict))| history(at as u64, if *by_store { "graph" } else { "wal" }, verdict.map(outcome)))
+            .collect();
+        let plan = RecoveryPlan::new(open.clone());
+        prop_assert_eq!(plan.buckets.len(), open.len());
+        for (bucket, history) in plan.buckets.iter().zip(&open) {
+            match bucket {
+                Bucket::Obey(same) => prop_assert!(same.verdict.is_some() && same == history),
+                Bucket::NeverDecided(same) => prop_assert!(same.verdict.is_none() && same.intent.decider == Decider::Wal),
+                Bucket::Fence(same, store) => {
+                    prop_assert!(same.verdict.is_none());
+                    prop_assert_eq!(&same.intent.decider, &Decider::Store(store.clone()));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! All transactions that this process knows: the open ones, and the last ended ones while there is room.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::entry::Entry;
+use crate::model::commit::KeyNote;
+use crate::model::ids::{Lsn, TxnId};
+use crate::model::problem::{Code, Problem};
+use crate::model::state::TxnState;
+
+/// How much of the past is kept.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Ended transactions, by number.
+    pub ended: usize,
+    /// Ended transactions, by age.
+    pub age: Duration,
+    /// Bytes of results of ended transactions, roughly.
+    pub result_bytes: usize,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { ended: 4096, age: Duration::from_secs(24 * 3600), result_bytes: 8 << 20 }
+    }
+}
+
+pub(super) struct Registry {
+    tables: Mutex<Tables>,
+    retention: Retention,
+}
+
+#[derive(Default)]
+struct Tables {
+    all: BTreeMap<TxnId, Arc<Entry>>,
+    open: BTreeMap<TxnId, Arc<Entry>>,
+    /// The open transaction of a name, else the latest ended one.
+    names: HashMap<String, TxnId>,
+    /// Keys of open and of committed transactions.
+    keys: HashMap<String, TxnId>,
+    ended: VecDeque<(Instant, TxnId, usize)>,
+    result_bytes: usize,
+}
+
+/// What stands under an idempotency key.
+pub(super) enum Keyed {
+    /// Nothing in memory: run it.
+    Free,
+    /// A transaction, open or committed.
+    Known(Arc<Entry>),
+}
+
+impl Registry {
+    pub(super) fn new(retention: Retention) -> Self {
+        Self { tables: Mutex::default(), retention }
+    }
+
+    fn tables(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a transaction in. `durable` is asked inside the lock, so that no sweep can pass it by.
+    pub(super) fn begin(
+        &self,
+        name: Option<String>,
+        key: Option<KeyNote>,
+        durable: impl FnOnce() -> Lsn,
+    ) -> Result<Arc<Entry>, Problem> {
+        let mut tables = self.tables();
+        if let Some(open) = name.as_ref().and_then(|name| tables.names.get(name)).and_then(|id| tables.open.get(id)) {
+            let detail = format!("the open transaction {} has the name `{}`", open.id, name.unwrap_or_default());
+            return Err(Problem::new(Code::NameInUse, detail).at("/name"));
+        }
+        let entry = Arc::new(Entry::new(TxnId::fresh(), name, key, durable()));
+        tables.insert(&entry);
+        tables.open.insert(entry.id, entry.clone());
+        Ok(entry)
+    }
+
+    /// What stands under this key.
+    ///
+    /// # Errors
+    /// `idempotency_mismatch`: the key was used for another request.
+    pub(super) fn keyed(&self, note: &KeyNote) -> Result<Keyed, Problem> {
+        let tables = self.tables();
+        let Some(entry) = tables.keys.get(&note.key).and_then(|id| tables.all.get(id)) else {
+            return Ok(Keyed::Free);
+        };
+        match &entry.key {
+            Some(known) if known.digest != note.digest => Err(mismatch(&entry.id)),
+            _ => Ok(Keyed::Known(entry.clone())),
+        }
+    }
+
+    /// Takes in an open transaction that recovery found.
+    pub(super) fn adopt(&self, entry: &Arc<Entry>) {
+        let mut tables = self.tables();
+        tables.insert(entry);
+        tables.open.insert(entry.id, entry.clone());
+    }
+
+    /// Takes in one that has ended; or moves it there.
+    pub(super) fn end(&self, entry: &Arc<Entry>) {
+        let mut tables = self.tables();
+        tables.open.remove(&entry.id);
+        if !tables.all.contains_key(&entry.id) {
+            tables.insert(entry);
+        }
+        // An aborted transaction does not consume its key.
+        if entry.state() == TxnState::Aborted
+            && let Some(note) = &entry.key
+            && tables.keys.get(&note.key) == Some(&entry.id)
+        {
+            tables.keys.remove(&note.key);
+        }
+        let weight = entry.weight();
+        tables.result_bytes += weight;
+        tables.ended.push_back((Instant::now(), entry.id, weight));
+        tables.trim(&self.retention);
+    }
+
+    pub(super) fn trim(&self) {
+        self.tables().trim(&self.retention);
+    }
+
+    pub(super) fn get(&self, id: TxnId) -> Option<Arc<Entry>> {
+        self.tables().all.get(&id).cloned()
+    }
+
+    pub(super) fn named(&self, name: &str) -> Option<Arc<Entry>> {
+        let tables = self.tables();
+        tables.names.get(name).and_then(|id| tables.all.get(id)).cloned()
+    }
+
+    pub(super) fn by_key(&self, key: &str) -> Option<Arc<Entry>> {
+        let tables = self.tables();
+        tables.keys.get(key).and_then(|id| tables.all.get(id)).cloned()
+    }
+
+    pub(super) fn open(&self) -> Vec<Arc<Entry>> {
+        self.tables().open.values().cloned().collect()
+    }
+
+    pub(super) fn open_count(&self) -> usize {
+        self.tables().open.len()
+    }
+
+    /// The lowest durable Lsn that an open transaction's markers may carry; `otherwise` (asked inside the lock) when
+    /// none is open.
+    pub(super) fn oldest_durable(&self, otherwise: impl FnOnce() -> Lsn) -> Lsn {
+        let tables = self.tables();
+        let oldest = tables.open.values().map(|entry| entry.durable).min();
+        oldest.unwrap_or_else(otherwise)
+    }
+
+    /// Newest first, from before `cursor`.
+    pub(super) fn page(
+        &self,
+        cursor: Option<TxnId>,
+        mut fits: impl FnMut(&Entry) -> bool,
+        limit: usize,
+    ) -> Vec<Arc<Entry>> {
+        let tables = self.tables();
+        let before = |id: &TxnId| cursor.is_none_or(|cursor| *id < cursor);
+        let newest_first = tables.all.iter().rev().filter(|(id, _)| before(id)).map(|(_, entry)| entry);
+        newest_first.filter(|entry| fits(entry)).take(limit).cloned().collect()
+    }
+}
+
+pub(super) fn mismatch(id: &TxnId) -> Problem {
+    let detail = format!("this Idempotency-Key was used for another request (transaction {id})");
+    Problem::new(Code::IdempotencyMismatch, detail)
+}
+
+impl Tables {
+    fn insert(&mut self, entry: &Arc<Entry>) {
+        self.all.insert(entry.id, entry.clone());
+        if let Some(name) = &entry.name {
+            self.names.insert(name.clone(), entry.id);
+        }
+        if let Some(note) = &entry.key {
+            self.keys.insert(note.key.clone(), entry.id);
+        }
+    }
+
+    fn trim(&mut self, retention: &Retention) {
+        // Results first: who asks for an old transaction wants to know how it ended.
+        let mut surplus = self.result_bytes.saturating_sub(retention.result_bytes);
+        for (_, id, weight) in self.ended.iter_mut().filter(|(_, _, weight)| *weight > 0) {
+            if surplus == 0 {
+                break;
+            }
+            if let Some(entry) = self.all.get(id) {
+                entry.drop_results();
+            }
+            surplus = surplus.saturating_sub(*weight);
+            self.result_bytes -= *weight;
+            *weight = 0;
+        }
+        while let Some((at, id, weight)) = self.ended.front().copied() {
+            if self.ended.len() <= retention.ended && at.elapsed() < retention.age {
+                break;
+            }
+            self.ended.pop_front();
+            self.result_bytes -= weight;
+            self.forget(id);
+        }
+    }
+
+    fn forget(&mut self, id: TxnId) {
+        let Some(entry) = self.all.remove(&id) else { return };
+        if let Some(name) = &entry.name
+            && self.names.get(name) == Some(&id)
+        {
+            self.names.remove(name);
+        }
+        if let Some(note) = &entry.key
+            && self.keys.get(&note.key) == Some(&id)
+        {
+            self.keys.remove(&note.key);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! One configured store as the coordinator sees it: the store, and the gate before it.
+//!
+//! ```text
+//!   Down ──probe, register, end old sessions──► Reached ──fences of its own in-doubt runs──► Open
+//!    ▲                                              │                                          │
+//!    └───────────────────── a call could not reach it, and the next probe neither ────────────┘
+//! ```
+//!
+//! Fences and finishes pass from `Reached` on; new work passes when it is `Open`. A store that is down holds up only
+//! itself.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::metrics::{CallResult, Metrics, StoreCall};
+use crate::model::ids::StoreName;
+use crate::model::problem::Problem;
+use crate::store::{Decision, OtherLog, Probe, Setback, Store};
+
+/// Who may pass.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Gate {
+    /// Nobody: it cannot be reached, or may not be used; the reason for people.
+    Down(String),
+    /// Fences and finishes.
+    Reached,
+    /// Everybody.
+    Open,
+}
+
+pub(super) struct Site {
+    pub(super) store: Arc<dyn Store>,
+    /// Whether marker tables may be created here.
+    pub(super) init: bool,
+    gate: watch::Sender<Gate>,
+    /// In-doubt runs of the log's past that this store decides and that are not fenced yet.
+    to_fence: watch::Sender<usize>,
+    suspect: Notify,
+    tried: AtomicBool,
+    seen: Mutex<Seen>,
+    metrics: Metrics,
+}
+
+#[derive(Default)]
+struct Seen {
+    probe: Option<Probe>,
+    others: Vec<OtherLog>,
+}
+
+impl Site {
+    pub(super) fn new(store: Arc<dyn Store>, init: bool, metrics: Metrics) -> Self {
+        Self {
+            store,
+            init,
+            gate: watch::channel(Gate::Down("it was not tried yet".into())).0,
+            to_fence: watch::channel(0).0,
+            suspect: Notify::new(),
+            tried: AtomicBool::new(false),
+            seen: Mutex::default(),
+            metrics,
+        }
+    }
+
+    pub(super) fn name(&self) -> &StoreName {
+        self.store.name()
+    }
+
+    pub(super) fn gate(&self) -> Gate {
+        self.gate.borrow().clone()
+    }
+
+    /// Opens or shuts the gate; the first verdict of any kind counts as "tried".
+    pub(super) fn set_gate(&self, gate: Gate) {
+        self.metrics.set_store_up(self.name(), gate == Gate::Open);
+        self.gate.send_replace(gate);
+    }
+
+    pub(super) fn mark_tried(&self) {
+        self.tried.store(true, Ordering::Release);
+    }
+
+    pub(super) fn was_tried(&self) -> bool {
+        self.tried.load(Ordering::Acquire)
+    }
+
+    /// Lets new work in, or says why not.
+    pub(super) fn admit(&self) -> Result<(), Problem> {
+        match &*self.gate.borrow() {
+            Gate::Open => Ok(()),
+            Gate::Reached => Err(Problem::unavailable(self.name(), "it is back, and its past is being cleared up")),
+            Gate::Down(why) => Err(Problem::unavailable(self.name(), why)),
+        }
+    }
+
+    /// Waits until fences and finishes may pass.
+    pub(super) async fn reached(&self) {
+        let mut gate = self.gate.subscribe();
+        // The sender lives as long as `self`, so this ends only by the gate.
+        let _ = gate.wait_for(|gate| !matches!(gate, Gate::Down(_))).await;
+    }
+
+    /// Some call could not reach it: the monitor looks at once.
+    pub(super) fn suspect(&self) {
+        self.suspect.notify_one();
+    }
+
+    pub(super) async fn suspected(&self) {
+        self.suspect.notified().await;
+    }
+
+    pub(super) fn will_fence(&self) {
+        self.to_fence.send_modify(|count| *count += 1);
+    }
+
+    pub(super) fn fenced(&self) {
+        self.to_fence.send_modify(|count| *count = count.saturating_sub(1));
+    }
+
+    /// Waits until every in-doubt run of the past that this store decides is fenced.
+    pub(super) async fn all_fenced(&self) {
+        let mut to_fence = self.to_fence.subscribe();
+        let _ = to_fence.wait_for(|count| *count == 0).await;
+    }
+
+    pub(super) fn saw_probe(&self, probe: Probe) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).probe = Some(probe);
+    }
+
+    pub(super) fn saw_others(&self, others: Vec<OtherLog>) {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).others = others;
+    }
+
+    pub(super) fn seen(&self) -> (Option<Probe>, Vec<OtherLog>) {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        (seen.probe.clone(), seen.others.clone())
+    }
+
+    /// Measures a call, and becomes suspicious where it could not reach the store.
+    pub(super) async fn call<T: Told>(&self, kind: StoreCall, call: impl Future<Output = T>) -> T {
+        let start = Instant::now();
+        let answer = call.await;
+        let result = answer.told();
+        self.metrics.store_call(self.name(), kind, result, start.elapsed());
+        if result == CallResult::Lost {
+            self.suspect();
+        }
+        answer
+    }
+}
+
+/// How an answer counts.
+pub(super) trait Told {
+    fn told(&self) -> CallResult;
+}
+
+impl<T> Told for Result<T, Problem> {
+    fn told(&self) -> CallResult {
+        match self {
+            Ok(_) => CallResult::Ok,
+            Err(problem) => problem.code.into(),
+        }
+    }
+}
+
+impl<T> Told for Result<T, Setback> {
+    fn told(&self) -> CallResult {
+        match self {
+            Ok(_) => CallResult::Ok,
+            Err(Setback::Again(_)) => CallResult::Lost,
+            Err(Setback::Final(_)) => CallResult::Refused,
+        }
+    }
+}
+
+impl Told for Decision {
+    fn told(&self) -> CallResult {
+        match self {
+            Self::Committed(_) => CallResult::Ok,
+            Self::Refused(_) => CallResult::Refused,
+            Self::Lost(_) => CallResult::Lost,
+        }
+    }
+}
+
+impl Told for () {
+    fn told(&self) -> CallResult {
+        CallResult::Ok
+    }
+}

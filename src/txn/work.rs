@@ -1,0 +1,241 @@
+//! Step 3: the operations, parallel where nothing is referenced, in the given order within a store.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
+use tokio::time::timeout;
+
+use super::core::Core;
+use super::entry::Results;
+use crate::lock::{Claim, LockKey, Mode};
+use crate::metrics::StoreCall;
+use crate::model::ids::StoreName;
+use crate::model::powers::Role;
+use crate::model::problem::{Code, Problem};
+use crate::model::request::{Action, BoundOp, Operation, TxnRequest};
+use crate::plan::Plan;
+use crate::store::{Session, TxnContext};
+
+/// One store's part of a run.
+pub(super) struct Part {
+    pub(super) store: StoreName,
+    pub(super) role: Role,
+    queue: VecDeque<Arc<Operation>>,
+    /// At work elsewhere while this is `None`.
+    pub(super) session: Option<Box<dyn Session>>,
+    begun: bool,
+}
+
+/// After a refusal the others get this long to come to rest; then their connections are closed.
+const REST: Duration = Duration::from_millis(100);
+
+/// Opens a session in every store of the plan. Connections are taken in parallel: one slow store does not add to another.
+pub(super) async fn open(
+    core: &Arc<Core>,
+    request: &TxnRequest,
+    plan: &Plan,
+    context: &TxnContext,
+) -> Result<Vec<Part>, Problem> {
+    let mut queues: Vec<(StoreName, VecDeque<Arc<Operation>>)> = Vec::new();
+    for operation in &request.operations {
+        let operation = Arc::new(operation.clone());
+        match queues.iter_mut().find(|(store, _)| *store == operation.store) {
+            Some((_, queue)) => queue.push_back(operation),
+            None => queues.push((operation.store.clone(), VecDeque::from([operation]))),
+        }
+    }
+    let mut opening = Vec::new();
+    for (store, queue) in queues {
+        let site = core.site(&store)?;
+        site.admit()?;
+        opening.push(async move {
+            let role = plan.role(&store);
+            let session = site.call(StoreCall::Open, site.store.open(context, role)).await?;
+            Ok(Part { store, role, queue, session: Some(session), begun: false })
+        });
+    }
+    futures::future::try_join_all(opening).await
+}
+
+/// The locks that can be known before any work: declared keys, and points whose ids are in the request.
+pub(super) async fn known_claims(core: &Core, request: &TxnRequest, parts: &mut [Part]) -> Result<Vec<Claim>, Problem> {
+    let declared = request.locks.iter().map(|lock| Claim {
+        key: LockKey::Free(lock.key.clone()),
+        mode: if lock.exclusive { Mode::Exclusive } else { Mode::Shared },
+    });
+    let mut claims: Vec<Claim> = declared.collect();
+    for part in parts.iter_mut().filter(|part| part.role == Role::Redoer) {
+        let known = part.queue.iter().filter(|operation| needs(operation).is_empty());
+        let known: Vec<BoundOp> = known.map(|operation| bind(operation, &Results::new())).collect::<Result<_, _>>()?;
+        if let Some(session) = &mut part.session {
+            let site = core.site(&part.store)?;
+            claims.extend(site.call(StoreCall::Footprint, session.footprint(&known)).await?);
+        }
+    }
+    Ok(claims)
+}
+
+/// A batch's session on its way back, with what came of it.
+struct Back {
+    part: usize,
+    session: Box<dyn Session>,
+    outcome: Result<(Vec<String>, Vec<serde_json::Value>, Vec<Claim>), Problem>,
+}
+
+/// Runs every operation. Sessions that were at work when something else refused may be gone afterwards: dropped, so that
+/// their servers roll back.
+///
+/// # Errors
+/// The first refusal.
+pub(super) async fn run(
+    core: &Arc<Core>,
+    context: &TxnContext,
+    parts: &mut [Part],
+    claims: &mut Vec<Claim>,
+) -> Result<Results, Problem> {
+    let mut results = Results::new();
+    let mut running: FuturesUnordered<BoxFuture<'static, Back>> = FuturesUnordered::new();
+    let mut refusal: Option<Problem> = None;
+    loop {
+        if refusal.is_none() {
+            match send(core, context, parts, &results, &running) {
+                Ok(batches) => running.extend(batches),
+                Err(problem) => refusal = Some(problem),
+            }
+        }
+        let next = match refusal {
+            None => running.next().await,
+            Some(_) => timeout(REST, running.next()).await.unwrap_or_default(),
+        };
+        let Some(back) = next else { break };
+        parts[back.part].session = Some(back.session);
+        match back.outcome {
+            Ok((ids, values, locked)) => {
+                results.extend(ids.into_iter().zip(values));
+                claims.extend(locked);
+            }
+            Err(problem) => refusal = Some(refusal.unwrap_or(problem)),
+        }
+    }
+    match refusal {
+        Some(problem) => Err(problem),
+        None => Ok(results),
+    }
+}
+
+/// Gives every idle session the operations whose references are all known.
+fn send(
+    core: &Arc<Core>,
+    context: &TxnContext,
+    parts: &mut [Part],
+    results: &Results,
+    running: &FuturesUnordered<BoxFuture<'static, Back>>,
+) -> Result<Vec<BoxFuture<'static, Back>>, Problem> {
+    let mut batches = Vec::new();
+    for (index, part) in parts.iter_mut().enumerate() {
+        if part.session.is_none() {
+            continue;
+        }
+        let mut batch = Vec::new();
+        while let Some(operation) = part.queue.front() {
+            if !needs(operation).iter().all(|id| results.contains_key(*id)) {
+                break;
+            }
+            batch.push(bind(operation, results)?);
+            part.queue.pop_front();
+        }
+        // A store that waits for another's results can begin and write its marker meanwhile.
+        let begin_early = !part.begun && matches!(part.role, Role::Decider | Role::Preparer);
+        if batch.is_empty() && !begin_early {
+            continue;
+        }
+        part.begun = true;
+        if let Some(session) = part.session.take() {
+            batches.push(work(core.clone(), context.clone(), index, part, session, batch));
+        }
+    }
+    if batches.is_empty() && running.is_empty() && parts.iter().any(|part| !part.queue.is_empty()) {
+        // The door refuses forward references and circles, so this is a defect; it must not hang.
+        return Err(Problem::new(Code::Internal, "operations wait for results that nobody will give"));
+    }
+    Ok(batches)
+}
+
+fn work(
+    core: Arc<Core>,
+    context: TxnContext,
+    index: usize,
+    part: &Part,
+    mut session: Box<dyn Session>,
+    batch: Vec<BoundOp>,
+) -> BoxFuture<'static, Back> {
+    let (store, role) = (part.store.clone(), part.role);
+    Box::pin(async move {
+        let outcome = one_batch(&core, &context, &store, role, session.as_mut(), &batch).await;
+        Back { part: index, session, outcome }
+    })
+}
+
+async fn one_batch(
+    core: &Core,
+    context: &TxnContext,
+    store: &StoreName,
+    role: Role,
+    session: &mut dyn Session,
+    batch: &[BoundOp],
+) -> Result<(Vec<String>, Vec<serde_json::Value>, Vec<Claim>), Problem> {
+    let mut locked = Vec::new();
+    if role == Role::Redoer {
+        // Points whose ids are results are locked as soon as they are known.
+        let late: Vec<BoundOp> = batch.iter().filter(|bound| !needs(&bound.op).is_empty()).cloned().collect();
+        if !late.is_empty() {
+            locked = core.site(store)?.call(StoreCall::Footprint, session.footprint(&late)).await?;
+            lock(core, context, locked.clone()).await?;
+        }
+    }
+    let site = core.site(store)?;
+    let values = site.call(StoreCall::Work, session.work(batch)).await?;
+    Ok((batch.iter().map(|bound| bound.op.id.clone()).collect(), values, locked))
+}
+
+/// Takes locks for a run, at most to its deadline.
+///
+/// # Errors
+/// `lock_timeout` naming the key; `overloaded` where the table is full; `timeout`.
+pub(super) async fn lock(core: &Core, context: &TxnContext, claims: Vec<Claim>) -> Result<(), Problem> {
+    if claims.is_empty() {
+        return Ok(());
+    }
+    let until = context.deadline.min(tokio::time::Instant::now() + context.lock_wait);
+    let start = tokio::time::Instant::now();
+    let locked = core.locks.acquire_all(context.run.txn, claims, until).await;
+    core.metrics.lock_wait(start.elapsed());
+    locked.map_err(|refused| {
+        if refused.too_many {
+            return Problem::new(Code::Overloaded, format!("the lock table is full, at {}", refused.key));
+        }
+        let waited = refused.waited.as_millis();
+        Problem::new(Code::LockTimeout, format!("the lock {} was not to be had in {waited} ms", refused.key))
+    })
+}
+
+fn template(operation: &Operation) -> &crate::model::reference::Template {
+    match &operation.action {
+        Action::Sql { params, .. } | Action::Cypher { params, .. } => params,
+        Action::Points { body, .. } => body,
+    }
+}
+
+fn needs(operation: &Operation) -> BTreeSet<&str> {
+    template(operation).needs()
+}
+
+fn bind(operation: &Arc<Operation>, results: &BTreeMap<String, serde_json::Value>) -> Result<BoundOp, Problem> {
+    let bound = template(operation).bind(|id| results.get(id));
+    let values = bound.map_err(|problem| problem.in_operation(&operation.id))?;
+    Ok(BoundOp { op: operation.clone(), values })
+}
