@@ -2,7 +2,6 @@
 
 pub mod clock;
 pub mod config;
-
 pub mod crash;
 pub mod http;
 pub mod journal;

@@ -52,7 +52,7 @@ impl Api for Coordinator {
     }
 
     async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<TxnId, Problem> {
-        Self::submit_async(self, request, key)
+        Self::submit_async(self, request, key).await
     }
 
     async fn find(&self, what: &Find) -> Result<View, Problem> {

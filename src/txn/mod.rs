@@ -189,10 +189,12 @@ impl Coordinator {
     ///
     /// # Errors
     /// What can be refused at once: `name_in_use`, `overloaded`, `impossible_guarantee`, `store_unavailable`, …
-    pub async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<View, Problem> {
+    pub async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<TxnId, Problem> {
         match self.admit(request, key).await? {
-            Admitted::Running(entry) => Ok(entry.view()),
-            Admitted::Replayed(view) => Ok(*view),
+            Admitted::Running(entry) => Ok(entry.id),
+            Admitted::Replayed(view) => {
+                view.id.parse().map_err(|_| Problem::new(Code::Internal, "a recorded id that is none"))
+            }
         }
     }
 
