@@ -3,6 +3,7 @@
 //! | module | does |
 //! |---|---|
 //! | [`stack`] | real PostgreSQL, Neo4j and Qdrant on free loopback ports: up, down, killed, restarted |
+//! | [`sidecar`] | the sidecar as a child process: started, killed, asked whether it is ready |
 //! | [`suite`] | `cargo xtask test`: every check in order, each with its time |
 //! | [`install`] | what is missing is installed, or named with the exact command |
 //! | [`cache`] | downloads and initialised templates that every stack on this machine shares |
@@ -10,6 +11,7 @@
 
 pub mod cache;
 pub mod install;
+pub mod sidecar;
 pub mod stack;
 pub mod suite;
 pub mod tool;

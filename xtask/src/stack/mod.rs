@@ -45,6 +45,11 @@ use crate::{cache, tool};
 pub use self::nouns::{Lifetime, Login, Status, Store, Wanted};
 pub use self::process::Process;
 
+/// A loopback port that nobody listens on now.
+pub fn free_port() -> Result<u16> {
+    ports::free()
+}
+
 /// The database that every PostgreSQL of ours has.
 const DATABASE: &str = "outrigger";
 /// PostgreSQL's superuser, and the password of everything: loopback only, thrown away, no secret.
