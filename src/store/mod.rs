@@ -11,6 +11,7 @@
 pub mod expect;
 pub mod neo4j;
 pub mod postgres;
+pub mod qdrant;
 
 use std::time::Duration;
 
@@ -26,9 +27,6 @@ use crate::model::ids::{LogId, LogOwner, Lsn, Run, StoreName};
 use crate::model::powers::{Powers, Role};
 use crate::model::problem::Problem;
 use crate::model::request::{BoundOp, Isolation};
-
-mod expect;
-pub mod qdrant;
 
 /// Everything about a transaction that its sessions carry.
 #[derive(Clone, Debug)]
