@@ -34,7 +34,7 @@ pub fn check(store: &StoreName, op: &Operation, counted: u64, result: &Value) ->
 }
 
 /// Equal as JSON values: numbers by what they are worth (`7` is `7.0`), objects in any order.
-fn same(a: &Value, b: &Value) -> bool {
+pub(super) fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
         (Value::Number(a), Value::Number(b)) => same_number(a, b),
         (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),

@@ -11,6 +11,7 @@
 pub mod expect;
 pub mod neo4j;
 pub mod postgres;
+pub mod qdrant;
 
 use std::time::Duration;
 
@@ -270,4 +271,11 @@ pub trait Redoes: Send + Sync {
     /// # Errors
     /// [`Setback::Again`] when it is not certain that all were applied; [`Setback::Final`] when the store refuses.
     async fn apply(&self, decided: &Decided, writes: &[RedoWrite]) -> Result<(), Setback>;
+
+    /// How long a write that an *earlier* process sent may still land. After a crash the points of redo writes stay
+    /// locked at least this long from the start of this process, even when they have been repeated successfully. (Within
+    /// one process `apply` itself answers no sooner than a repeat is safe.)
+    fn late_write_grace(&self) -> Duration {
+        Duration::ZERO
+    }
 }

@@ -1,0 +1,380 @@
+//! One transaction's work in Qdrant: reads run at once, writes are checked and kept until the decision.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use ::qdrant_client::qdrant::PointId;
+use async_trait::async_trait;
+use futures::future::try_join_all;
+use serde_json::{Map, Value, json};
+use tonic::Status;
+
+use super::absolute::{self, Absolute};
+use super::calls::MOST_RESOLVED;
+use super::catalog::Known;
+use super::errors::{bad_body, problem, rejected};
+use super::json::Bad;
+use super::overlay::{self, Seen, View};
+use super::reads::{self, Read, With};
+use super::writes::{self, Targets, Write};
+use super::{Server, check, ids};
+use crate::lock::{Claim, LockKey, Mode};
+use crate::model::commit::{Gid, MarkerNote, RedoWrite, Verdict};
+use crate::model::powers::Role;
+use crate::model::problem::{Code, Problem};
+use crate::model::request::{Action, BoundOp, PointCondition, Verb};
+use crate::model::state::Outcome;
+use crate::store::expect;
+use crate::store::{Decision, Session, TxnContext};
+
+pub(super) struct QdrantSession {
+    server: Arc<Server>,
+    context: TxnContext,
+    role: Role,
+    /// Writes that `footprint` has read, by operation: `work` need not read them again.
+    asked: HashMap<String, Write>,
+    /// What names stand for in this transaction. An alias is resolved once.
+    names: HashMap<String, Known>,
+    /// Writes by collection, in order.
+    buffer: BTreeMap<String, Buffer>,
+}
+
+#[derive(Default)]
+struct Buffer {
+    writes: Vec<Absolute>,
+    /// The operation of each write.
+    operations: Vec<String>,
+}
+
+impl QdrantSession {
+    pub(super) fn new(server: Arc<Server>, context: TxnContext, role: Role) -> Self {
+        let (asked, names, buffer) = (HashMap::new(), HashMap::new(), BTreeMap::new());
+        Self { server, context, role, asked, names, buffer }
+    }
+
+    fn failed(&self, op: &str, status: &Status) -> Problem {
+        problem(&self.server.name, status).in_operation(op)
+    }
+
+    fn bad(&self, op: &BoundOp, bad: Bad) -> Problem {
+        bad_body(&self.server.name, op, bad)
+    }
+
+    fn refused(&self, op: &str, detail: impl Into<String>) -> Problem {
+        rejected(&self.server.name, op, detail)
+    }
+
+    /// The collection that an operation's name stands for.
+    async fn known(&mut self, name: &str, op: &str) -> Result<Known, Problem> {
+        if let Some(known) = self.names.get(name) {
+            return Ok(known.clone());
+        }
+        let known = self.server.shape(name, self.context.deadline).await.map_err(|status| self.failed(op, &status))?;
+        self.names.insert(name.to_owned(), known.clone());
+        Ok(known)
+    }
+
+    fn condition_points(&self, op: &BoundOp) -> Result<Vec<PointId>, Problem> {
+        let read = |(index, condition): (usize, &PointCondition)| {
+            ids::read(&condition.id).map_err(|bad| {
+                let pointer = format!("{}/if/{index}/id", op.op.pointer);
+                Problem::invalid(pointer, bad.detail).in_operation(&op.op.id).in_store(&self.server.name)
+            })
+        };
+        op.op.expect.conditions.iter().enumerate().map(read).collect()
+    }
+
+    /// Points as this transaction sees them, whole.
+    async fn view(&self, collection: &str, points: &[PointId], with: &With, op: &str) -> Result<View, Problem> {
+        let request = with.get(collection, points.to_vec());
+        let stored =
+            self.server.get(request, self.context.deadline).await.map_err(|status| self.failed(op, &status))?;
+        let mut view: View =
+            stored.into_iter().filter_map(|mut point| Some((point.id.take()?, Seen::from(point)))).collect();
+        for write in self.buffer.get(collection).iter().flat_map(|buffer| &buffer.writes) {
+            overlay::lay(&mut view, write, |point| points.contains(point));
+        }
+        Ok(view)
+    }
+
+    async fn check_conditions(&mut self, op: &BoundOp, name: &str) -> Result<(), Problem> {
+        let points = self.condition_points(op)?;
+        if points.is_empty() {
+            return Ok(());
+        }
+        let collection = self.known(name, &op.op.id).await?.shape.collection.clone();
+        let view = self.view(&collection, &points, &With::PAYLOAD, &op.op.id).await?;
+        for (index, (condition, point)) in op.op.expect.conditions.iter().zip(&points).enumerate() {
+            if let Err((member, detail)) = holds(condition, view.get(point)) {
+                let detail = format!("operation `{}`: point {} {detail}", op.op.id, ids::spell(point));
+                let pointer = format!("{}/if/{index}{member}", op.op.pointer);
+                let problem = Problem::new(Code::Conflict, detail).at(pointer);
+                return Err(problem.in_operation(&op.op.id).in_store(&self.server.name));
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, op: &BoundOp, name: &str, verb: Verb) -> Result<Value, Problem> {
+        if self.role != Role::Redoer {
+            let detail = format!("operation `{}` writes, and was planned as a read", op.op.id);
+            return Err(Problem::new(Code::Internal, detail).in_operation(&op.op.id).in_store(&self.server.name));
+        }
+        let id = &op.op.id;
+        let write = match self.asked.remove(id) {
+            Some(write) => write,
+            None => writes::read(verb, &op.values).map_err(|bad| self.bad(op, bad))?,
+        };
+        let shape = self.known(name, id).await?.shape;
+        check::fits(&write.change, &shape).map_err(|detail| self.refused(id, detail))?;
+        let points = match write.targets {
+            Targets::Points(points) => points,
+            Targets::Where(filter) => {
+                if self.buffer.contains_key(&shape.collection) {
+                    let detail = "a write by filter cannot see what this transaction wrote to the same collection \
+                                  before: put it first, or name the points";
+                    let problem = Problem::new(Code::Unsupported, detail).at(op.pointer("/filter"));
+                    return Err(problem.in_operation(id).in_store(&self.server.name));
+                }
+                let found = self.server.resolve(&shape.collection, filter, self.context.deadline).await;
+                found.map_err(|status| self.failed(id, &status))?.ok_or_else(|| {
+                    let detail = format!("the filter matches more than {MOST_RESOLVED} points: split the write");
+                    self.refused(id, detail)
+                })?
+            }
+        };
+        let write = Absolute::new(write.change, points);
+        let affected = write.points.len();
+        if affected > 0 {
+            let buffer = self.buffer.entry(shape.collection.clone()).or_default();
+            buffer.writes.push(write);
+            buffer.operations.push(id.clone());
+        }
+        Ok(json!({"affected": affected, "applied": true}))
+    }
+
+    /// Reads, all at the same time: none of them changes what another sees.
+    async fn read_all(&mut self, ops: &[(&BoundOp, &str, Verb)]) -> Result<Vec<Value>, Problem> {
+        let mut reads = Vec::with_capacity(ops.len());
+        for (op, name, verb) in ops {
+            // Its own name matters only where our own writes could be meant by another.
+            let collection = if self.buffer.is_empty() {
+                (*name).to_owned()
+            } else {
+                self.known(name, &op.op.id).await?.shape.collection.clone()
+            };
+            let read = reads::read(*verb, &op.values, &collection).map_err(|bad| self.bad(op, bad))?;
+            reads.push((op.op.id.as_str(), collection, read));
+        }
+        let this = &*self;
+        try_join_all(reads.into_iter().map(|(op, collection, read)| this.read(op, collection, read))).await
+    }
+
+    async fn read(&self, op: &str, collection: String, read: Read) -> Result<Value, Problem> {
+        let until = self.context.deadline;
+        let failed = |status: Status| self.failed(op, &status);
+        let mut result = match read {
+            Read::Retrieve(points, with) => return self.retrieve(op, &collection, points, &with).await,
+            Read::Scroll(request, with) => with.show_page(self.server.scroll(request, until).await.map_err(failed)?),
+            Read::Query(request, with) => {
+                let points = self.server.query(request, until).await.map_err(failed)?;
+                json!({"points": points.into_iter().map(|point| with.show_scored(point)).collect::<Vec<_>>()})
+            }
+            Read::Count(request) => json!({"count": self.server.count(request, until).await.map_err(failed)?}),
+        };
+        if self.buffer.contains_key(&collection) {
+            result["sees_own_writes"] = Value::Bool(false);
+        }
+        Ok(result)
+    }
+
+    async fn retrieve(&self, op: &str, collection: &str, points: Vec<PointId>, with: &With) -> Result<Value, Problem> {
+        let own = self.buffer.contains_key(collection);
+        // Our own writes need whole points to be laid over; what was not asked for is taken away afterwards.
+        let mut view = self.view(collection, &points, if own { &With::ALL } else { with }, op).await?;
+        let mut found: Vec<Map<String, Value>> = Vec::with_capacity(view.len());
+        for point in &points {
+            if let Some(seen) = view.remove(point) {
+                found.push(with.show(Some(point), if own { with.cut(seen) } else { seen }));
+            }
+        }
+        Ok(json!({"points": found}))
+    }
+
+    /// Looks at the collections again and checks every write against them.
+    async fn recheck(&mut self) -> Result<(), Problem> {
+        let names: Vec<_> = self.names.iter().map(|(name, known)| (name.clone(), known.clone())).collect();
+        for (name, before) in names {
+            let collection = &before.shape.collection;
+            let Some(buffer) = self.buffer.get(collection).filter(|_| !before.is_fresh()) else { continue };
+            let first = buffer.operations[0].as_str();
+            let now = self.server.shape(&name, self.context.deadline).await;
+            let now = now.map_err(|status| self.failed(first, &status))?;
+            if now.shape.collection != *collection {
+                let detail = format!("`{name}` was made to stand for another collection meanwhile");
+                return Err(Problem::new(Code::Conflict, detail).in_operation(first).in_store(&self.server.name));
+            }
+            if now.shape != before.shape {
+                for (write, op) in buffer.writes.iter().zip(&buffer.operations) {
+                    check::fits(&write.change, &now.shape).map_err(|detail| self.refused(op, detail))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds the points that must exist and do not.
+    async fn check_existence(&self, collection: &str, buffer: &Buffer) -> Result<(), Problem> {
+        let missing = |index: usize, point: &PointId| {
+            let op = &buffer.operations[index];
+            self.refused(op, format!("there is no point {} in `{collection}`", ids::spell(point)))
+        };
+        let mut needed = check::needed(&buffer.writes).map_err(|(index, point)| missing(index, point))?;
+        let Some(first) = needed.values().min().map(|index| &buffer.operations[*index]) else { return Ok(()) };
+        let request = With::NOTHING.get(collection, needed.keys().map(|point| (*point).clone()).collect());
+        let found = self.server.get(request, self.context.deadline).await;
+        for point in found.map_err(|status| self.failed(first, &status))? {
+            point.id.as_ref().map(|id| needed.remove(id));
+        }
+        let absent = needed.into_iter().min_by_key(|(_, index)| *index);
+        absent.map_or(Ok(()), |(point, index)| Err(missing(index, point)))
+    }
+
+    fn expected(&self, op: &BoundOp, result: &Value) -> Result<(), Problem> {
+        let counted = match result.get("points").and_then(Value::as_array) {
+            Some(points) => points.len() as u64,
+            None => result.get("affected").or_else(|| result.get("count")).and_then(Value::as_u64).unwrap_or(0),
+        };
+        expect::check(&self.server.name, &op.op, counted, result)
+    }
+
+    fn parts<'a>(&self, op: &'a BoundOp) -> Result<(&'a str, Verb), Problem> {
+        match &op.op.action {
+            Action::Points { collection, verb, .. } => Ok((collection, *verb)),
+            Action::Sql { .. } | Action::Cypher { .. } => {
+                let detail = format!("{} is a Qdrant: it takes no statements", self.server.name);
+                Err(Problem::invalid(&op.op.pointer, detail).in_operation(&op.op.id).in_store(&self.server.name))
+            }
+        }
+    }
+}
+
+/// Whether an `if` holds; what does not, and where in it.
+fn holds(condition: &PointCondition, seen: Option<&Seen>) -> Result<(), (String, String)> {
+    if let Some(exists) = condition.exists
+        && exists != seen.is_some()
+    {
+        let detail = if exists { "does not exist" } else { "exists" };
+        return Err(("/exists".to_owned(), detail.to_owned()));
+    }
+    for (field, expected) in condition.payload.iter().flatten() {
+        let found = seen.and_then(|seen| seen.payload.get(field));
+        if !found.is_some_and(|found| expect::same(found, expected)) {
+            let pointer = format!("/payload/{}", crate::model::reference::escape(field));
+            let detail = match (seen, found) {
+                (None, _) => "does not exist".to_owned(),
+                (_, None) => format!("has no `{field}`"),
+                (_, Some(_)) => format!("has another `{field}`"),
+            };
+            return Err((pointer, detail));
+        }
+    }
+    Ok(())
+}
+
+#[async_trait]
+impl Session for QdrantSession {
+    async fn footprint(&mut self, ops: &[BoundOp]) -> Result<Vec<Claim>, Problem> {
+        let store = self.server.name.clone();
+        let mut claims = Vec::new();
+        for op in ops {
+            let (name, verb) = self.parts(op)?;
+            let conditions = self.condition_points(op)?;
+            if verb.reads() && conditions.is_empty() {
+                continue;
+            }
+            let id = &op.op.id;
+            let collection = self.known(name, id).await?.shape.collection.clone();
+            let whole = |mode| Claim { key: LockKey::Resource(store.clone(), collection.clone()), mode };
+            let one = |point: &PointId, mode| {
+                let key = LockKey::Point(store.clone(), collection.clone(), ids::spell(point));
+                Claim { key, mode }
+            };
+            if !conditions.is_empty() {
+                claims.push(whole(Mode::IntentShared));
+                claims.extend(conditions.iter().map(|point| one(point, Mode::Shared)));
+            }
+            if verb.reads() {
+                continue;
+            }
+            let write = writes::read(verb, &op.values).map_err(|bad| self.bad(op, bad))?;
+            match &write.targets {
+                Targets::Where(_) => claims.push(whole(Mode::Exclusive)),
+                Targets::Points(points) => {
+                    claims.push(whole(Mode::IntentExclusive));
+                    claims.extend(points.iter().map(|point| one(point, Mode::Exclusive)));
+                }
+            }
+            self.asked.insert(id.clone(), write);
+        }
+        Ok(claims)
+    }
+
+    async fn work(&mut self, ops: &[BoundOp]) -> Result<Vec<Value>, Problem> {
+        let mut results = Vec::with_capacity(ops.len());
+        let mut left = ops;
+        while let Some(op) = left.first() {
+            let mut run = Vec::new();
+            for op in left {
+                let (name, verb) = self.parts(op)?;
+                if !verb.reads() || !op.op.expect.conditions.is_empty() {
+                    break;
+                }
+                run.push((op, name, verb));
+            }
+            let taken = run.len().max(1);
+            if run.is_empty() {
+                let (name, verb) = self.parts(op)?;
+                self.check_conditions(op, name).await?;
+                if verb.reads() {
+                    results.extend(self.read_all(&[(op, name, verb)]).await?);
+                } else {
+                    results.push(self.write(op, name, verb).await?);
+                }
+            } else {
+                results.extend(self.read_all(&run).await?);
+            }
+            for (op, result) in left[..taken].iter().zip(&results[results.len() - taken..]) {
+                self.expected(op, result)?;
+            }
+            left = &left[taken..];
+        }
+        Ok(results)
+    }
+
+    async fn validate(&mut self) -> Result<Vec<RedoWrite>, Problem> {
+        self.recheck().await?;
+        try_join_all(self.buffer.iter().map(|(name, buffer)| self.check_existence(name, buffer))).await?;
+        let store = self.server.name.clone();
+        let buffers = std::mem::take(&mut self.buffer);
+        let encoded = buffers.into_iter().flat_map(|(name, buffer)| absolute::encode(&store, &name, buffer.writes));
+        Ok(encoded.collect())
+    }
+
+    async fn prepare(&mut self, _gid: &Gid) -> Result<(), Problem> {
+        let detail = format!("{} cannot prepare and was asked to", self.server.name);
+        Err(Problem::new(Code::Internal, detail).in_store(&self.server.name))
+    }
+
+    async fn commit(self: Box<Self>, _note: &MarkerNote) -> Decision {
+        if self.role == Role::Reader {
+            let store = self.server.name.clone();
+            return Decision::Committed(Verdict { run: self.context.run, store, outcome: Outcome::Committed });
+        }
+        let detail = format!("{} cannot decide and was asked to", self.server.name);
+        Decision::Refused(Problem::new(Code::Internal, detail).in_store(&self.server.name))
+    }
+
+    /// Nothing has been written: dropping what is kept is all.
+    async fn rollback(self: Box<Self>) {}
+}
