@@ -1,5 +1,6 @@
 //! Outrigger: writes across PostgreSQL, Qdrant and Neo4j happen together or not at all.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crash;

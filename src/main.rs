@@ -1,2 +1,7 @@
-//! Under construction.
-fn main() {}
+//! The program: see [`outrigger::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    outrigger::cli::main()
+}

@@ -113,7 +113,7 @@ impl Api for RepairMode {
     }
 
     fn status(&self) -> Value {
-        serde_json::json!({"repair": self.reason})
+        serde_json::json!({"state": "repair", "reason": self.reason})
     }
 
     fn is_ready(&self) -> bool {

@@ -531,7 +531,7 @@ async fn in_repair_mode_only_the_status_answers() {
     }
     let (status, body) = answer(get("/status")).await;
     assert_eq!(
-        (status.as_u16(), &body["repair"], &body["ready"]),
+        (status.as_u16(), &body["reason"], &body["ready"]),
         (200, &json!("segment 3 is corrupt"), &json!(false))
     );
     shutdown.cancel();

@@ -1,0 +1,139 @@
+//! Asking the door of a running sidecar, over TCP or its Unix socket.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use clap::Args;
+use http::header::{AUTHORIZATION, HOST};
+use http::{Request, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::output::Stop;
+use crate::config::Listen;
+use crate::http::operator_token_path;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const LARGEST_ANSWER: usize = 256 << 20;
+
+/// Where the door is, and as whom to knock.
+#[derive(Args, Debug)]
+pub(super) struct DoorArgs {
+    /// The door's address, IP:PORT or unix:/PATH [default: server.listen of the configuration]
+    #[arg(long, value_name = "ADDRESS")]
+    door: Option<Listen>,
+    /// A file that holds the bearer token [default: the one that `serve` leaves beside the journal]
+    #[arg(long, value_name = "PATH", env = "OUTRIGGER_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
+}
+
+/// A door that can be asked.
+pub(super) struct Client {
+    address: Listen,
+    token: Option<String>,
+}
+
+impl Client {
+    /// Finds address and token. The configuration is needed only where the arguments leave something open.
+    pub(super) fn new(args: &DoorArgs, config: Option<&Path>) -> Result<Self, Stop> {
+        let config = if args.door.is_some() { None } else { Some(super::load(config)?) };
+        let token = match &args.token_file {
+            Some(path) => {
+                let text = std::fs::read_to_string(path);
+                Some(text.map_err(|e| Stop::fault(format!("cannot read {}: {e}", path.display())))?)
+            }
+            // Who may not read it, or finds none, knocks without: an open door needs no token.
+            None => config.as_ref().and_then(|c| std::fs::read_to_string(operator_token_path(&c.journal.dir)).ok()),
+        };
+        let token = token.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        let address = match (&args.door, config) {
+            (Some(address), _) => address.clone(),
+            (None, Some(config)) => reachable(config.server.listen),
+            (None, None) => return Err(Stop::fault("no door: say --door")),
+        };
+        Ok(Self { address, token })
+    }
+
+    /// The JSON at `path`.
+    pub(super) async fn get(&self, path: &str) -> Result<Value, Stop> {
+        let asked = tokio::time::timeout(PATIENCE, self.ask(path)).await;
+        asked.unwrap_or_else(|_| {
+            Err(Stop::unreachable(format!("the door at {} gave no answer in {} s", self.address, PATIENCE.as_secs())))
+        })
+    }
+
+    async fn ask(&self, path: &str) -> Result<Value, Stop> {
+        let cannot =
+            |e: std::io::Error| Stop::unreachable(format!("no sidecar answers at the door {}: {e}", self.address));
+        match &self.address {
+            Listen::Tcp(address) => self.converse(TcpStream::connect(address).await.map_err(cannot)?, path).await,
+            Listen::Unix(socket) => self.converse(UnixStream::connect(socket).await.map_err(cannot)?, path).await,
+        }
+    }
+
+    async fn converse<S>(&self, stream: S, path: &str) -> Result<Value, Stop>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let broken =
+            |e: &dyn std::fmt::Display| Stop::unreachable(format!("the door at {} broke off: {e}", self.address));
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
+        // Ends with the sender; what goes wrong on it is told to the request.
+        tokio::spawn(connection);
+        let mut request = Request::get(path).header(HOST, "outrigger");
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request = request.body(Empty::<Bytes>::new()).map_err(|e| Stop::fault(format!("cannot ask that: {e}")))?;
+        let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(|e| broken(&e))?;
+        read(status, &body.to_bytes())
+    }
+}
+
+fn read(status: StatusCode, body: &[u8]) -> Result<Value, Stop> {
+    let value: Value = serde_json::from_slice(body)
+        .map_err(|e| Stop::fault(format!("the door answered {status} with something that is not JSON: {e}")))?;
+    if status.is_success() {
+        return Ok(value);
+    }
+    let detail = value["detail"].as_str().unwrap_or("no detail");
+    let message = format!("{}: {detail}", value["code"].as_str().unwrap_or(status.as_str()));
+    Err(if status.is_server_error() { Stop::unreachable(message) } else { Stop::fault(message) })
+}
+
+/// A door that listens everywhere is reached through loopback.
+fn reachable(listen: Listen) -> Listen {
+    match listen {
+        Listen::Tcp(mut address) if address.ip().is_unspecified() => {
+            let loopback = if address.is_ipv4() {
+                std::net::Ipv4Addr::LOCALHOST.into()
+            } else {
+                std::net::IpAddr::from(std::net::Ipv6Addr::LOCALHOST)
+            };
+            address.set_ip(loopback);
+            Listen::Tcp(address)
+        }
+        other => other,
+    }
+}
+
+/// A text as part of a path or query.
+pub(super) fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b':' | b'@' => {
+                out.push(char::from(byte));
+            }
+            other => out.push_str(&format!("%{other:02X}")),
+        }
+    }
+    out
+}
