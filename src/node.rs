@@ -53,15 +53,11 @@ const PREDECESSOR: Duration = Duration::from_secs(5);
 /// How often the janitor comes by.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
-/// Serves until `shutdown`, then drains. `ready` is told once both listeners are open, with their addresses.
+/// Serves until `shutdown`, then drains.
 ///
 /// # Errors
 /// [`NodeError`], before anything was served.
-pub async fn run(
-    config: Config,
-    shutdown: CancellationToken,
-    ready: impl FnOnce(&str, &str),
-) -> Result<(), NodeError> {
+pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), NodeError> {
     let since = Instant::now();
     let metrics = Metrics::new(config.stores.keys());
     let mut access = Access::new(config.server.principals.as_ref());
@@ -80,7 +76,7 @@ pub async fn run(
     };
     let door = bind(&config.server.listen).await?;
     let side = bind(&config.server.admin_listen).await?;
-    ready(&door.address(), &side.address());
+    tracing::info!(door = door.address(), porch = side.address(), "listening");
 
     let probe = api.clone();
     let porch_router = porch::router(metrics.clone(), Arc::new(move || probe.is_ready()));
@@ -145,13 +141,7 @@ fn journal_options(config: &Config, metrics: Metrics) -> Options {
     }
 }
 
-fn coordinate(
-    config: &Config,
-    journal: Journal,
-    opened: OpenReport,
-    metrics: &Metrics,
-    since: Instant,
-) -> Coordinator {
+fn coordinate(config: &Config, journal: Journal, opened: OpenReport, metrics: &Metrics, since: Instant) -> Coordinator {
     let settings = Settings {
         lock_wait: config.locks.wait_timeout,
         max_open: config.server.max_open,
@@ -160,10 +150,10 @@ fn coordinate(
         key_ttl: config.journal.key_ttl,
         sweep_every: SWEEP_EVERY.min(config.journal.marker_grace.max(Duration::from_secs(1))),
     };
-    let configured = config.stores.values().map(|store| Configured {
-        store: build_store(&store.name, &store.settings),
-        init: store.init,
-    });
+    let configured = config
+        .stores
+        .values()
+        .map(|store| Configured { store: build_store(&store.name, &store.settings), init: store.init });
     Coordinator::start(Makings {
         journal,
         opened,

@@ -109,7 +109,8 @@ async fn dies_again_while_recovering() {
 async fn random_kills_under_load() {
     const WRITERS: i64 = 8;
     const EACH: i64 = 40;
-    let seed = std::env::var("OUTRIGGER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
+    let seed =
+        std::env::var("OUTRIGGER_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random::<u64>);
     println!("seed {seed}: OUTRIGGER_SEED={seed} repeats the moments of the kills");
     let mut random = <rand::rngs::StdRng as rand::SeedableRng>::seed_from_u64(seed);
     let world = std::sync::Arc::new(World::new("kills").await);

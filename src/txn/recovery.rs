@@ -142,6 +142,7 @@ async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, since: Insta
     if !finish::tell_everybody(&core, &entry, &decided, &history.intent).await {
         return;
     }
+    outlive_late_writes(&core, &history, &decided, since).await;
     if !finish::write_end(&core, &entry, &decided, &history.intent).await {
         return;
     }
@@ -170,6 +171,21 @@ async fn verdict(core: &Arc<Core>, bucket: Bucket) -> Option<(Decided, History, 
                 site.fenced();
             }
             found.map(|(decided, marker)| (decided, history, marker))
+        }
+    }
+}
+
+/// A redo write that the dead process sent may still land: its points stay locked until none can.
+async fn outlive_late_writes(core: &Core, history: &History, decided: &Decided, since: Instant) {
+    if decided.outcome() == Outcome::Aborted {
+        return;
+    }
+    let grace = |store: &StoreName| Some(core.site(store).ok()?.store.redoes()?.late_write_grace());
+    let longest = history.intent.redoers().iter().filter_map(grace).max();
+    if let Some(grace) = longest {
+        tokio::select! {
+            () = tokio::time::sleep_until(since + grace) => {}
+            () = core.stop.cancelled() => {}
         }
     }
 }

@@ -75,7 +75,9 @@ impl World {
         let http = reqwest::Client::builder().pool_max_idle_per_host(64).build().unwrap();
         let world = World { stack, name, dir: tempfile::tempdir().unwrap(), http };
         let n = &world.name;
-        world.sql(&format!("CREATE TABLE {n} (id bigint PRIMARY KEY, title text NOT NULL, version int NOT NULL DEFAULT 1)"));
+        world.sql(&format!(
+            "CREATE TABLE {n} (id bigint PRIMARY KEY, title text NOT NULL, version int NOT NULL DEFAULT 1)"
+        ));
         world.cypher(&format!("CREATE CONSTRAINT {n} IF NOT EXISTS FOR (n:{n}) REQUIRE n.id IS UNIQUE"));
         let vectors = VectorParamsBuilder::new(4, Distance::Dot);
         let collection = CreateCollectionBuilder::new(n).vectors_config(vectors);
@@ -229,7 +231,12 @@ impl World {
 
     /// Polls `done` until it holds; answers how long that took.
     #[track_caller]
-    pub fn until(&self, limit: Duration, what: &str, mut done: impl AsyncFnMut() -> bool) -> impl Future<Output = Duration> {
+    pub fn until(
+        &self,
+        limit: Duration,
+        what: &str,
+        mut done: impl AsyncFnMut() -> bool,
+    ) -> impl Future<Output = Duration> {
         let what = what.to_owned();
         async move {
             let began = Instant::now();
