@@ -6,14 +6,17 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Mutex, OnceLock};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::process::Process;
 use crate::tool;
+
+const REAP_EVERY: Duration = Duration::from_millis(200);
 
 /// The user that a server runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,8 +102,13 @@ fn spawn_from_a_lasting_thread(command: Command) -> io::Result<Child> {
     let spawner = SPAWNER.get_or_init(|| {
         let (orders, inbox) = channel::<Order>();
         thread::spawn(move || {
-            for (mut command, answer) in inbox {
-                let _ = answer.send(command.spawn());
+            loop {
+                match inbox.recv_timeout(REAP_EVERY) {
+                    Ok((mut command, answer)) => drop(answer.send(command.spawn())),
+                    // Another process may have ended a server that is our child.
+                    Err(RecvTimeoutError::Timeout) => reap(),
+                    Err(RecvTimeoutError::Disconnected) => return,
+                }
             }
         });
         orders

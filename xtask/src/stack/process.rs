@@ -28,7 +28,16 @@ pub struct Process {
 struct Stat {
     state: char,
     parent: i32,
+    threads: u32,
     started: u64,
+}
+
+impl Stat {
+    /// A zombie only waits for its parent to look, and holds nothing any more; unless it is merely the first thread of
+    /// many that has ended: while the others are still on their way (a Java of 300 MB takes a while), so is its port.
+    fn is_over(&self) -> bool {
+        matches!(self.state, 'Z' | 'X') && self.threads <= 1
+    }
 }
 
 impl Process {
@@ -39,9 +48,9 @@ impl Process {
         Ok(Process { pid, started: stat.started, boot: boot()? })
     }
 
-    /// Does it still run? A zombie, which only waits for its parent to look, does not.
+    /// Does it still run?
     pub fn is_alive(&self) -> bool {
-        let same = stat(self.pid).filter(|stat| stat.started == self.started && !matches!(stat.state, 'Z' | 'X'));
+        let same = stat(self.pid).filter(|stat| stat.started == self.started && !stat.is_over());
         same.is_some() && boot().is_ok_and(|boot| boot == self.boot)
     }
 
@@ -112,9 +121,10 @@ fn stat(pid: i32) -> Option<Stat> {
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?.chars().next()?;
     let parent = fields.next()?.parse().ok()?;
-    // Field 22 of the line; two are left of the parenthesis and two are taken.
-    let started = fields.nth(17)?.parse().ok()?;
-    Some(Stat { state, parent, started })
+    // Fields 20 and 22 of the line: two stand left of the parenthesis, two are taken.
+    let threads = fields.nth(15)?.parse().ok()?;
+    let started = fields.nth(1)?.parse().ok()?;
+    Some(Stat { state, parent, threads, started })
 }
 
 fn boot() -> Result<String> {
