@@ -21,7 +21,9 @@ async fn dies_at(point: &str, stores: &[&str], then: Then) {
     let launch = world.launch();
     let mut sidecar = world.start(&launch.with("OUTRIGGER_CRASH_AT", point)).await;
     let body = world.document(7, stores);
-    let answer = world.post(&sidecar.url(), &body, Some("the-key")).await;
+    // All suites share the stores, and a key is known to all sidecars over them.
+    let key = world.name.clone();
+    let answer = world.post(&sidecar.url(), &body, Some(&key)).await;
     assert!(answer.is_err(), "{point}: it answered {:?} instead of dying", answer.map(|reply| reply.body));
     assert!(sidecar.wait_end(Duration::from_secs(5)).unwrap().is_some(), "{point}: it still lives");
 
@@ -35,12 +37,12 @@ async fn dies_at(point: &str, stores: &[&str], then: Then) {
     let status = world.get(&sidecar, "/v1/status").await.body;
     assert_eq!(status["locks"]["held"], 0, "{point}: a lock is left");
 
-    let known = world.get(&sidecar, "/v1/idempotency/the-key").await;
+    let known = world.get(&sidecar, &format!("/v1/idempotency/{key}")).await;
     match then {
         Then::Everything => known.must_be(200, "committed"),
         Then::Nothing => known.must_be(404, "not_found"),
     }
-    let again = world.post(&sidecar.url(), &body, Some("the-key")).await.unwrap();
+    let again = world.post(&sidecar.url(), &body, Some(&key)).await.unwrap();
     again.must_be(200, "committed");
     assert_eq!(again.headers.contains_key("idempotency-replayed"), then == Then::Everything, "{point}");
     let audit = world.audit().await;
@@ -123,7 +125,7 @@ async fn random_kills_under_load() {
             tokio::spawn(async move {
                 for n in 0..EACH {
                     let id = writer * 1000 + n + 1;
-                    let (body, key) = (world.document(id, &["pg", "graph", "vectors"]), format!("doc-{id}"));
+                    let (body, key) = (world.document(id, &["pg", "graph", "vectors"]), format!("{}-{id}", world.name));
                     // Asked again with the same key until the answer is final: that is all a client has to do.
                     loop {
                         match world.post(&url, &body, Some(&key)).await {

@@ -9,14 +9,11 @@ use super::core::Core;
 use super::entry::{Entry, from_ended, from_marker};
 use super::registry::mismatch;
 use crate::metrics::StoreCall;
-use crate::model::commit::{LookUp, Marker};
+use crate::model::commit::{KeyNote, LookUp, Marker};
 use crate::model::problem::{Code, Problem};
 use crate::model::state::{Outcome, TxnState};
 use crate::model::view::{Answer, View};
 use crate::store::Setback;
-
-/// `store_code` of the problem with which a deciding store says that the key has a committed marker already.
-pub(super) const KEY_TAKEN: &str = "outrigger:key_taken";
 
 pub(super) async fn find(core: &Core, what: &Find) -> Result<View, Problem> {
     let (known, wish, name) = match what {
@@ -100,21 +97,23 @@ pub(super) async fn answer(core: &Core, entry: &Arc<Entry>) -> Answer {
         _ => return Answer::View(Box::new(entry.view())),
     }
     let cause = entry.cause().unwrap_or_else(|| Problem::new(Code::Internal, "aborted without a cause"));
-    if cause.store_code.as_deref() == Some(KEY_TAKEN) {
-        return replay(core, entry, cause).await;
+    let cause = cause.of(entry.id, state);
+    match &entry.key {
+        Some(note) => replay(core, note, cause).await,
+        None => Answer::Problem(Box::new(cause)),
     }
-    Answer::Problem(Box::new(cause.of(entry.id, state)))
 }
 
-/// The deciding store holds a committed marker with this key: that one's outcome is the answer.
-async fn replay(core: &Core, entry: &Entry, cause: Problem) -> Answer {
-    let Some(note) = &entry.key else { return Answer::Problem(Box::new(cause)) };
+/// A request with a key was refused. It may have been carried out before: then the deciding store says that the key is
+/// taken, or another store was faster to find the row of the first time in its way. A committed marker with this key is
+/// the answer; looking for it only now costs those who succeed nothing.
+async fn replay(core: &Core, note: &KeyNote, cause: Problem) -> Answer {
     match in_markers(core, &LookUp::Key(note.key.clone())).await {
         Ok(Some(marker)) => match &marker.key {
             Some(known) if known.digest != note.digest => Answer::Problem(Box::new(mismatch(&marker.run.txn))),
             _ => Answer::Replayed(Box::new(from_marker(&marker))),
         },
-        // It was held by another one that aborted meanwhile: the key is free again.
+        // Nobody has carried it out; where the key was taken, its holder aborted meanwhile and it is free again.
         Ok(None) => Answer::Problem(Box::new(cause)),
         Err(problem) => Answer::Problem(Box::new(problem)),
     }
