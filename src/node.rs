@@ -23,11 +23,14 @@ use crate::http::{self, Access, Api, Door, Limits, Listener, RepairMode, porch};
 use crate::journal::{Journal, OpenError, OpenReport};
 use crate::lock::{self, LockManager};
 use crate::metrics::Metrics;
-use crate::model::ids::StoreName;
-use crate::txn::{Configured, Coordinator, Makings, Retention, Settings};
+use crate::txn::{Coordinator, Makings, Retention, Settings};
 
 /// How often the janitor sweeps markers and checkpoints the log.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+const LEAST_SWEEP: Duration = Duration::from_secs(1);
+/// How long a predecessor that was told to stop is waited for, at its addresses and at its log.
+const PREDECESSOR: Duration = Duration::from_secs(5);
+const GLANCE: Duration = Duration::from_millis(50);
 /// Probes and one Prometheus need no more.
 const PORCH_IN_FLIGHT: usize = 16;
 /// The porch outlives the door; nothing on it takes long.
@@ -38,14 +41,6 @@ const LEAST_DRAIN: Duration = Duration::from_millis(200);
 /// Why a sidecar does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// This build cannot speak with such a store.
-    #[error("stores.{store}: this build has no adapter for {kind}")]
-    NoAdapter {
-        /// Which.
-        store: StoreName,
-        /// Its kind.
-        kind: &'static str,
-    },
     /// An address cannot be listened at.
     #[error("cannot listen at {address}: {error}")]
     Listen {
@@ -71,7 +66,6 @@ pub enum NodeError {
 pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), NodeError> {
     let since = Instant::now();
     let metrics = Metrics::new(config.stores.keys());
-    let stores = stores::build(&config)?;
     let door = bind(&config.server.listen).await?;
     let porch = bind(&config.server.admin_listen).await?;
     for warning in config.warnings() {
@@ -87,7 +81,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Node
     ));
     let outcome = match open(&config, &metrics).await {
         Ok(opened) => {
-            let coordinator = Coordinator::start(makings(&config, stores, opened, metrics.clone(), since));
+            let coordinator = Coordinator::start(makings(&config, opened, metrics.clone(), since));
             let served: Arc<dyn Api> = Arc::new(coordinator.clone());
             let _ = api.set(Arc::clone(&served));
             let stopping = serve(&config, served, metrics, door, shutdown).await;
@@ -97,7 +91,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Node
         }
         Err(error) => match damage(&error) {
             Some(reason) => {
-                tracing::error!(reason, "the log is damaged: repair mode, nothing is run");
+                tracing::error!(reason, "the log cannot be used: repair mode, nothing is run");
                 let stores =
                     config.stores.values().map(|store| (store.name.to_string(), store.settings.kind())).collect();
                 let served: Arc<dyn Api> = Arc::new(RepairMode { reason, stores });
@@ -114,7 +108,16 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Node
 }
 
 async fn bind(address: &Listen) -> Result<Listener, NodeError> {
-    Listener::bind(address).await.map_err(|error| NodeError::Listen { address: address.clone(), error })
+    let until = Instant::now() + PREDECESSOR;
+    loop {
+        match Listener::bind(address).await {
+            Ok(listener) => return Ok(listener),
+            Err(e) if e.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                tokio::time::sleep(GLANCE).await;
+            }
+            Err(error) => return Err(NodeError::Listen { address: address.clone(), error }),
+        }
+    }
 }
 
 /// Not ready before recovery has its locks back, nor from the moment on that a stop is asked for.
@@ -147,44 +150,47 @@ async fn serve(
     at
 }
 
-/// Owns and replays the log: blocking work, off the runtime's workers.
+/// Owns and replays the log; one that a predecessor is just leaving is waited for.
 ///
 /// # Errors
-/// [`OpenError`].
+/// As [`Journal::open`].
 pub async fn open(config: &Config, metrics: &Metrics) -> Result<(Journal, OpenReport), OpenError> {
-    let observed = metrics.clone();
+    let until = Instant::now() + PREDECESSOR;
+    loop {
+        let (dir, keep, options) = (config.journal.dir.clone(), Retention::default().ended, options(config, metrics));
+        // Blocking work, off the runtime's workers.
+        match tokio::task::spawn_blocking(move || Journal::open(&dir, options, keep)).await {
+            Ok(Err(OpenError::Wal(WalError::Locked { .. }))) if Instant::now() < until => {
+                tokio::time::sleep(GLANCE).await;
+            }
+            Ok(opened) => return opened,
+            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+        }
+    }
+}
+
+fn options(config: &Config, metrics: &Metrics) -> Options {
+    let metrics = metrics.clone();
     let observer: Arc<dyn FlushObserver> = Arc::new(move |took: Duration, records: u64, bytes: u64| {
-        observed.journal_flushed(took, records);
-        observed.journal_appended(bytes);
+        metrics.journal_flushed(took, records);
+        metrics.journal_appended(bytes);
     });
-    let options = Options {
+    Options {
         segment_bytes: config.journal.segment_bytes,
         flush_interval: config.journal.flush_interval,
         retain_bytes: config.journal.retain_bytes,
         observer: Some(observer),
         ..Options::default()
-    };
-    let (dir, keep) = (config.journal.dir.clone(), Retention::default().ended);
-    let opened = tokio::task::spawn_blocking(move || Journal::open(&dir, options, keep)).await;
-    match opened {
-        Ok(opened) => opened,
-        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 
 /// What a coordinator of this configuration is built from.
 #[must_use]
-pub fn makings(
-    config: &Config,
-    stores: Vec<Configured>,
-    (journal, opened): (Journal, OpenReport),
-    metrics: Metrics,
-    since: Instant,
-) -> Makings {
+pub fn makings(config: &Config, (journal, opened): (Journal, OpenReport), metrics: Metrics, since: Instant) -> Makings {
     Makings {
         journal,
         opened,
-        stores,
+        stores: stores::build(config),
         locks: LockManager::new(lock::Limits { max_keys: config.locks.max_keys }),
         metrics,
         settings: Settings {
@@ -193,17 +199,20 @@ pub fn makings(
             retention: Retention { age: config.journal.retain_ended, ..Retention::default() },
             marker_grace: config.journal.marker_grace,
             key_ttl: config.journal.key_ttl,
-            sweep_every: SWEEP_EVERY,
+            sweep_every: SWEEP_EVERY.min(config.journal.marker_grace.max(LEAST_SWEEP)),
         },
         since,
     }
 }
 
-/// What is lost, where the log is damaged; `None` where something else keeps it from opening.
+/// What stands in the way, where only people can help (damage, a later version's log); `None` where the log is merely
+/// out of reach.
 #[must_use]
 pub fn damage(error: &OpenError) -> Option<String> {
     match error {
-        OpenError::Wal(WalError::Corrupt { .. }) | OpenError::Unreadable { .. } => Some(error.to_string()),
+        OpenError::Wal(WalError::Corrupt { .. } | WalError::Unsupported { .. }) | OpenError::Unreadable { .. } => {
+            Some(error.to_string())
+        }
         OpenError::Wal(_) => None,
     }
 }

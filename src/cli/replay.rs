@@ -105,11 +105,10 @@ pub(super) fn drive(config: Config, limit: Duration, output: &mut Output) -> Res
     let bar = bar("recovering", output);
     let report = runtime::block_on(async {
         let (since, metrics) = (Instant::now(), Metrics::new(config.stores.keys()));
-        let stores = node::stores::build(&config).map_err(|e| serve::stop(&e))?;
         let opened = node::open(&config, &metrics).await.map_err(|error| {
             serve::stop(&NodeError::Journal { dir: config.journal.dir.display().to_string(), error })
         })?;
-        let coordinator = Coordinator::start(node::makings(&config, stores, opened, metrics, since));
+        let coordinator = Coordinator::start(node::makings(&config, opened, metrics, since));
         let until = since + limit;
         loop {
             let report = coordinator.status()["recovery"].clone();

@@ -46,7 +46,6 @@ impl Signals {
 /// An address that is taken or a log that somebody owns is something that could not be reached; the rest is a fault.
 pub(super) fn stop(error: &NodeError) -> Stop {
     match error {
-        NodeError::NoAdapter { .. } => Stop::fault(error.to_string()),
         NodeError::Listen { .. } => Stop::unreachable(error.to_string()),
         NodeError::Journal { error: journal, .. } => {
             if matches!(journal, crate::journal::OpenError::Wal(outrigger_wal::WalError::Locked { .. })) {

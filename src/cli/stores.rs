@@ -22,7 +22,7 @@ pub(super) fn init(config: &Config, print: bool, output: &mut Output) -> Result<
         print_statements(config, output);
         return Ok(());
     }
-    let found = runtime::block_on(probe(config, true))?;
+    let found = runtime::block_on(async { Ok(probe(config, true).await) })?;
     report(&found, output, "made");
     verdict(&found)
 }
@@ -50,7 +50,7 @@ fn print_statements(config: &Config, output: &mut Output) {
 
 /// `doctor`: what stands in the way of serving?
 pub(super) fn doctor(config: &Config, output: &mut Output) -> Result<(), Stop> {
-    let found = runtime::block_on(probe(config, false))?;
+    let found = runtime::block_on(async { Ok(probe(config, false).await) })?;
     let disk = disk(&config.journal.dir, config.journal.segment_bytes);
     let warnings = config.warnings();
     if output.is_json() {
@@ -76,8 +76,8 @@ pub(super) fn doctor(config: &Config, output: &mut Output) -> Result<(), Stop> {
 
 type Found = Vec<(String, Result<Probe, Problem>)>;
 
-async fn probe(config: &Config, init: bool) -> Result<Found, Stop> {
-    let built = stores::build(config).map_err(|e| Stop::fault(e.to_string()))?;
+async fn probe(config: &Config, init: bool) -> Found {
+    let built = stores::build(config);
     let asked = built.iter().map(|configured| async {
         let store = &configured.store;
         let probe = tokio::time::timeout(PATIENCE, store.probe(init)).await.unwrap_or_else(|_| {
@@ -85,7 +85,7 @@ async fn probe(config: &Config, init: bool) -> Result<Found, Stop> {
         });
         (store.name().to_string(), probe)
     });
-    Ok(join_all(asked).await)
+    join_all(asked).await
 }
 
 fn report(found: &Found, output: &mut Output, markers: &str) {

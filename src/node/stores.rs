@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::NodeError;
 use crate::config::{Config, Secret, Store, StoreSettings};
 use crate::store::neo4j::{self, Neo4j, Neo4jConfig};
 use crate::store::postgres::{self, Postgres, PostgresConfig};
@@ -10,12 +9,9 @@ use crate::store::qdrant::{Qdrant, QdrantConfig};
 use crate::txn::Configured;
 
 /// Every configured store, by name. Does no I/O.
-///
-/// # Errors
-/// [`NodeError::NoAdapter`].
-pub fn build(config: &Config) -> Result<Vec<Configured>, NodeError> {
-    let configured = |store: &Store| Ok(Configured { store: participant(store)?, init: store.init });
-    config.stores.values().map(configured).collect()
+#[must_use]
+pub fn build(config: &Config) -> Vec<Configured> {
+    config.stores.values().map(|store| Configured { store: participant(store), init: store.init }).collect()
 }
 
 /// What `init` runs in such a store; nothing where there are no markers.
@@ -28,11 +24,11 @@ pub fn statements(settings: &StoreSettings) -> &'static [&'static str] {
     }
 }
 
-fn participant(store: &Store) -> Result<Arc<dyn crate::store::Store>, NodeError> {
+fn participant(store: &Store) -> Arc<dyn crate::store::Store> {
     let name = store.name.clone();
     let exposed = |secret: &Option<Secret>| secret.as_ref().map(|secret| secret.expose().to_owned());
     match &store.settings {
-        StoreSettings::Postgres(s) => Ok(Postgres::new(
+        StoreSettings::Postgres(s) => Postgres::new(
             name,
             PostgresConfig {
                 url: s.url.clone(),
@@ -43,8 +39,8 @@ fn participant(store: &Store) -> Result<Arc<dyn crate::store::Store>, NodeError>
                 pool_max: s.pool_max,
                 connect_timeout: s.connect_timeout,
             },
-        )),
-        StoreSettings::Neo4j(s) => Ok(Neo4j::new(
+        ),
+        StoreSettings::Neo4j(s) => Neo4j::new(
             name,
             Neo4jConfig {
                 url: s.url.clone(),
@@ -56,8 +52,8 @@ fn participant(store: &Store) -> Result<Arc<dyn crate::store::Store>, NodeError>
                 connect_timeout: s.connect_timeout,
                 session_grace: s.session_grace,
             },
-        )),
-        StoreSettings::Qdrant(s) => Ok(Qdrant::new(
+        ),
+        StoreSettings::Qdrant(s) => Qdrant::new(
             name,
             &QdrantConfig {
                 url: s.url.clone(),
@@ -67,6 +63,6 @@ fn participant(store: &Store) -> Result<Arc<dyn crate::store::Store>, NodeError>
                 connect_timeout: s.connect_timeout,
                 redo_deadline: s.redo_deadline,
             },
-        )),
+        ),
     }
 }
