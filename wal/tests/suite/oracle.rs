@@ -99,10 +99,8 @@ impl Segment {
     /// The record that follows position `at` in the chain.
     fn chained(&self, at: u64) -> Option<Found> {
         let follows = |found: &Found| !matches!(found.class, 1 | 2) || u64_at(&found.payload, 0) == self.base + at;
-        if let Some(found) = self.record(at) {
-            if follows(&found) {
-                return Some(found);
-            }
+        if let Some(found) = self.record(at).filter(follows) {
+            return Some(found);
         }
         let page = at.next_multiple_of(PAGE);
         self.record(page).filter(|found| page != at && matches!(found.class, 1 | 2) && follows(found))
@@ -130,10 +128,8 @@ pub(crate) fn judge(disk: &SimDisk) -> Verdict {
     let mut expected: Option<(u64, u64, (u64, u64, u32))> = None;
     for (index, (_, segment)) in all.iter().enumerate() {
         let Some(segment) = segment else { return refuse("header") };
-        if let Some((number, base, link)) = expected {
-            if segment.number != number || segment.base != base || segment.previous != link {
-                return refuse("chain");
-            }
+        if expected.is_some_and(|expected| expected != (segment.number, segment.base, segment.previous)) {
+            return refuse("chain");
         }
         first_base.get_or_insert(segment.base);
         released = released.max(segment.released);
