@@ -9,6 +9,7 @@ pub mod journal;
 pub mod lock;
 pub mod metrics;
 pub mod model;
+pub mod node;
 pub mod plan;
 pub mod store;
 pub mod txn;

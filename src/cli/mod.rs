@@ -10,8 +10,13 @@
 mod check;
 mod client;
 mod output;
+mod records;
+mod replay;
 mod runtime;
+mod serve;
+mod stores;
 mod txn;
+mod wal;
 
 #[cfg(test)]
 mod tests;
@@ -51,11 +56,24 @@ enum LogFormat {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    /// Run the sidecar until SIGTERM or SIGINT
+    Serve,
+    /// Create the marker tables and constraints in the stores
+    Init {
+        /// Only print the statements
+        #[arg(long)]
+        print: bool,
+    },
     /// Check the configuration, reading its secrets and reaching nothing
     Check,
+    /// Probe stores, settings and disk
+    Doctor,
     /// Ask the running sidecar about transactions
     #[command(subcommand)]
     Txn(txn::Txn),
+    /// Look at the log, without a sidecar
+    #[command(subcommand)]
+    Wal(wal::Wal),
     /// Print completions for a shell
     Completions {
         /// For which
@@ -80,7 +98,12 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli, output: &mut Output) -> Result<(), Stop> {
+    let config = || load(cli.config.as_deref());
     match &cli.command {
+        Command::Serve => serve::run(config()?),
+        Command::Init { print } => stores::init(&config()?, *print, output),
+        Command::Doctor => stores::doctor(&config()?, output),
+        Command::Wal(what) => wal::run(what, config, output),
         Command::Check => check::run(cli.config.as_deref(), output),
         Command::Txn(what) => txn::run(what, cli.config.as_deref(), output),
         Command::Completions { shell } => {

@@ -165,6 +165,8 @@ pub struct Postgres {
     pub password: Option<Secret>,
     /// Whether to insist on TLS.
     pub tls: bool,
+    /// The certificates to trust, as PEM (`ca_file`); the machine's own where there are none.
+    pub ca_pem: Option<Vec<u8>>,
     /// Connections at most.
     pub pool_max: usize,
     /// How long connecting may take.

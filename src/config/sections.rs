@@ -69,6 +69,12 @@ fn journal(mut s: Section, faults: &mut Vec<String>) -> Journal {
         marker_grace: s.millis("marker_grace_ms", 900_000, 0..=LONGEST_MS, faults),
         key_ttl: s.millis("key_ttl_ms", DAY_MS, 0..=LONGEST_MS, faults),
     };
+    if journal.segment_bytes % 4096 != 0 {
+        faults.push(format!("{} must be a multiple of 4096", s.name("segment_bytes")));
+    }
+    if journal.redo_copy {
+        faults.push(format!("{}: the copy in the marker is not in this version", s.name("redo_copy")));
+    }
     s.finish(faults);
     journal
 }
@@ -142,11 +148,15 @@ fn postgres(s: &mut Section, faults: &mut Vec<String>) -> Option<Postgres> {
     let common = common(s, &["postgres", "postgresql"], example, faults);
     let empty = Address::default();
     let (user, password) = account(s, common.as_ref().map_or(&empty, |c| &c.address), "postgres", faults);
+    let ca_pem = s.path("ca_file", faults).and_then(|path| {
+        let pem = std::fs::read(&path);
+        pem.map_err(|e| faults.push(format!("{}: cannot read {}: {e}", s.name("ca_file"), path.display()))).ok()
+    });
     let Common { address, tls, pool_max, connect_timeout } = common?;
     if address.path.is_empty() {
         faults.push(format!("{} names no database: {example}", s.name("url")));
     }
-    Some(Postgres { url: address.url, user, password, tls, pool_max, connect_timeout })
+    Some(Postgres { url: address.url, user, password, tls, ca_pem, pool_max, connect_timeout })
 }
 
 fn neo4j(s: &mut Section, faults: &mut Vec<String>) -> Option<Neo4j> {

@@ -91,6 +91,7 @@ fn every_fault_is_reported_and_names_its_key() {
         auto_init = "yes"
         [journal]
         segment_bytes = 1000
+        redo_copy = true
         [locks]
         wait_timeout_ms = 1.5
         [stores.wal]
@@ -120,6 +121,7 @@ fn every_fault_is_reported_and_names_its_key() {
         "server.drain_ms must be a whole number from 0 to 3600000, not -1",
         "server.auto_init must be true or false, not `yes`",
         "journal.segment_bytes must be a whole number from 1048576 to 1073741824, not 1000",
+        "journal.redo_copy: the copy in the marker is not in this version",
         "locks.wait_timeout_ms must be a whole number, not float",
         "stores.wal is no name",
         "stores.pg.url names no database",
@@ -142,6 +144,10 @@ fn no_stores_and_no_toml_are_faults() {
     assert!(faults("", &[]).contains("at least one store"));
     assert!(faults("[server", &[]).contains("line 1"));
     assert!(faults("stores = 1", &[]).contains("stores is a table"));
+    assert!(faults(THREE, &[("OUTRIGGER__JOURNAL__SEGMENT_BYTES", "1048577")]).contains("multiple of 4096"));
+    assert!(
+        faults(THREE, &[("OUTRIGGER__STORES__PG__CA_FILE", "/nowhere")]).contains("stores.pg.ca_file: cannot read")
+    );
     assert!(faults(THREE, &[("OUTRIGGER__STORES__PG____X", "1")]).contains("empty part"));
 }
 

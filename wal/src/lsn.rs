@@ -122,3 +122,29 @@ impl FromStr for LogId {
         u128::from_str_radix(text, 16).map(|number| LogId(number.to_be_bytes())).map_err(|_| wrong())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_lsn_has_one_spelling() {
+        for number in [0, 1, 4096, u64::MAX] {
+            let lsn = Lsn::from_u64(number);
+            assert_eq!(lsn.to_string().parse(), Ok(lsn));
+        }
+        for wrong in ["", "-1", "+1", "1 ", "0x10", "18446744073709551616"] {
+            assert!(wrong.parse::<Lsn>().is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_log_id_has_one_length() {
+        let id = LogId::from_bytes(std::array::from_fn(|at| at as u8 * 17));
+        assert_eq!(id.to_string(), "00112233445566778899aabbccddeeff");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for wrong in ["", "00", "+0112233445566778899aabbccddeeff", "00112233445566778899aabbccddeefg"] {
+            assert!(wrong.parse::<LogId>().is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -27,7 +27,11 @@ impl Shared {
         let note = self.put(Claim::Reserved, Draft { class: Class::Release, kind: 0, payload: &released })?;
         self.flush(note.end)?;
         for name in &victims {
-            self.storage.remove(name).map_err(WalError::io("remove", name))?;
+            match self.storage.remove(name) {
+                // Removed by an earlier call that could not make it durable.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                answer => answer.map_err(WalError::io("remove", name))?,
+            }
             self.storage.sync_dir().map_err(WalError::io("flush the directory of", name))?;
             self.segments().pop_front();
         }

@@ -121,9 +121,12 @@ impl Spares {
 
     /// Whether the reserve itself is in use: there is no spare and none can be made. Then what is left of the last
     /// segment belongs to those who may use the reserve.
-    pub(crate) fn exhausted(&self) -> Option<WalError> {
+    pub(crate) fn exhausted(&self, storage: &dyn Storage) -> Option<WalError> {
         if !self.short.load(Ordering::Relaxed) {
             return None;
+        }
+        if self.inline {
+            self.retry(storage);
         }
         let state = self.state();
         let shortage = state.shortage.as_ref()?;

@@ -122,7 +122,7 @@ impl Shared {
             return Err(WalError::TooLarge { len: payload.len(), max: max as usize });
         }
         if claim == Claim::Ordinary
-            && let Some(full) = self.spares.exhausted()
+            && let Some(full) = self.spares.exhausted(&*self.storage)
         {
             return Err(full);
         }
@@ -226,10 +226,14 @@ impl Shared {
 
     /// Goes over to the next segment now, unless this one is empty.
     pub(super) fn rotate(&self) -> Result<(), WalError> {
-        let before = self.tail().segment.header.number;
-        if self.tail().is_empty() {
-            return self.usable(&self.tail());
-        }
+        let before = {
+            let tail = self.tail();
+            self.usable(&tail)?;
+            if tail.is_empty() {
+                return Ok(());
+            }
+            tail.segment.header.number
+        };
         let spare = self.spares.take(&*self.storage, Claim::Ordinary)?;
         let mut tail = self.tail();
         self.usable(&tail)?;

@@ -58,12 +58,13 @@ pub(crate) const UNFINISHED: &str = ".wal.tmp";
 /// Opens the log, whose lock is held, or makes a new one in an empty place.
 pub(crate) fn open(storage: &dyn Storage, options: &Options) -> Result<(Opened, Recovery), WalError> {
     let begun = Instant::now();
-    sweep(storage)?;
     let mut progress = |_, _| {};
     let found = survey(storage, How { thorough: false, evict: true, progress: &mut progress })?;
     if let Some(fault) = found.faults.first() {
         return Err(fault.clone().into());
     }
+    // Only now: a log that is refused is left as it is.
+    sweep(storage)?;
     let fresh = found.tail.is_none();
     let records = found.records;
     let clean = fresh || found.closed;

@@ -80,7 +80,7 @@ pub(crate) struct How<'a> {
     /// Go on behind a fault; else stop there.
     pub(crate) thorough: bool,
     /// Ask the disk, not the page cache, for the segments that may hold what was never flushed: after a failed flush
-    /// the cache shows what the disk never got.
+    /// the cache shows what the disk never got, until it happens to drop it.
     pub(crate) evict: bool,
     /// Told of each segment done: its bytes, and bytes in all.
     pub(crate) progress: &'a mut dyn FnMut(u64, u64),
@@ -91,8 +91,16 @@ pub(crate) struct How<'a> {
 /// # Errors
 /// What the disk says, and `Unsupported`; faults are part of the answer.
 pub(crate) fn survey<'a>(storage: &'a dyn Storage, how: How<'a>) -> Result<Survey, WalError> {
-    let mut surveyor =
-        Surveyor { storage, names: list(storage)?, how, found: Survey::default(), expected: None, done_bytes: 0 };
+    let mut surveyor = Surveyor {
+        storage,
+        names: list(storage)?,
+        how,
+        found: Survey::default(),
+        expected: None,
+        done_bytes: 0,
+        flushed: Lsn::ZERO,
+    };
+    surveyor.flushed = surveyor.flushed_by_headers()?;
     let mut index = 0;
     while index < surveyor.names.len() {
         if surveyor.segment(index)? == Go::Stop {
@@ -127,9 +135,22 @@ struct Surveyor<'a> {
     found: Survey,
     expected: Option<Expected>,
     done_bytes: u64,
+    /// What the headers alone call durable: segments up to here were flushed for certain.
+    flushed: Lsn,
 }
 
 impl Surveyor<'_> {
+    fn flushed_by_headers(&self) -> Result<Lsn, WalError> {
+        let mut flushed = Lsn::ZERO;
+        for (number, name) in self.names.iter().filter(|_| self.how.evict) {
+            let file = self.storage.open(name, Access::Read).map_err(WalError::io("open", name))?;
+            if let Ok(header) = header(&*file, name, *number)? {
+                flushed = flushed.max(header.durable);
+            }
+        }
+        Ok(flushed)
+    }
+
     fn segment(&mut self, index: usize) -> Result<Go, WalError> {
         let (number, name) = self.names[index].clone();
         let file = match self.storage.open(&name, Access::Read).map_err(WalError::io("open", &*name)) {
@@ -138,9 +159,6 @@ impl Surveyor<'_> {
             Err(error) if is_gone(&error) && self.found.segments.is_empty() => return Ok(Go::On),
             Err(error) => return Err(error),
         };
-        if self.how.evict && index + 2 >= self.names.len() {
-            file.forget(0..file.bytes());
-        }
         let header = match self.sound_header(&*file, number, &name)? {
             Ok(header) => header,
             Err(fault) => {
@@ -154,6 +172,9 @@ impl Surveyor<'_> {
                 return Ok(self.fault(fault));
             }
         };
+        if self.how.evict && header.end() > self.flushed {
+            file.forget(0..file.bytes());
+        }
         self.found.durable = self.found.durable.max(header.durable);
         self.found.released = self.found.released.max(header.released);
         let next = Expected { log_id: header.log_id, number: number + 1, base: header.end(), link: None };
@@ -204,6 +225,8 @@ impl Surveyor<'_> {
         let read = || WalError::io("read", name);
         let mut walk = Walk::new(header);
         let mut step = walk.step(file).map_err(read())?;
+        // Asked for at the first break; the segments behind do not change their story.
+        let mut later: Option<Later> = None;
         loop {
             match step {
                 Step::Record(record) => {
@@ -214,7 +237,10 @@ impl Surveyor<'_> {
                 Step::Break(why) => {
                     let here = walk.lsn();
                     let witness = strongest_witness(file, header, here).map_err(read())?;
-                    let later = self.later_witness(index + 1)?;
+                    let later = match &later {
+                        Some(known) => known,
+                        None => later.insert(self.later_witness(index + 1)?),
+                    };
                     // The log may be in use by its owner: what was half written a moment ago may stand now.
                     step = walk.look_again(file).map_err(read())?;
                     if !matches!(step, Step::Break(_)) {
@@ -223,10 +249,11 @@ impl Surveyor<'_> {
                     match self.judge(index, name, here, why, witness, later) {
                         Judgement::Torn => return Ok(Go::Stop),
                         Judgement::Lost(Go::Stop) => return Ok(Go::Stop),
-                        Judgement::Lost(Go::On) => match witness.next {
-                            Some(next) => walk.jump(next),
-                            None => return Ok(Go::On),
-                        },
+                        Judgement::Lost(Go::On) => {
+                            let Some(next) = witness.next else { return Ok(Go::On) };
+                            step = walk.resume(file, next).map_err(read())?;
+                            continue;
+                        }
                     }
                 }
             }
@@ -281,7 +308,7 @@ impl Surveyor<'_> {
         here: Lsn,
         why: RecordFault,
         witness: Witness,
-        later: Later,
+        later: &Later,
     ) -> Judgement {
         let durable = witness.durable.max(later.durable).max(self.found.durable);
         if durable > here {
@@ -290,7 +317,7 @@ impl Surveyor<'_> {
             let lost = if self.how.thorough { lost } else { here..durable };
             return Judgement::Lost(self.fault(Fault { segment: name.to_owned(), lsn: here, lost, detail }));
         }
-        if let Some(fault) = later.fault {
+        if let Some(fault) = later.fault.clone() {
             return Judgement::Lost(self.fault(Fault { lsn: here, lost: here..fault.lost.end, ..fault }));
         }
         self.found.tail = Some(Tail {

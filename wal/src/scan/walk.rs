@@ -48,9 +48,13 @@ impl Walk {
         self.base + self.offset
     }
 
-    /// Goes to `lsn`, inside the segment.
-    pub(crate) fn jump(&mut self, lsn: Lsn) {
+    /// Goes on behind a break with the record at `lsn`, whatever it says of what stood before it.
+    pub(crate) fn resume(&mut self, file: &dyn SegmentFile, lsn: Lsn) -> io::Result<Step> {
         self.offset = lsn - self.base;
+        Ok(match self.look(file, self.offset)? {
+            Ok(header) => self.take(header),
+            Err(fault) => Step::Break(fault),
+        })
     }
 
     /// Takes the next step.

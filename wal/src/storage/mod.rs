@@ -130,3 +130,6 @@ pub(crate) fn within(bytes: u64, offset: u64, len: usize) -> io::Result<()> {
     }
     Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{len} bytes at {offset} exceed the file's {bytes}")))
 }
+
+#[cfg(test)]
+mod tests;

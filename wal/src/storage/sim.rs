@@ -137,6 +137,18 @@ impl SimDisk {
         }
     }
 
+    /// Whether the power was cut by [`cut_power_at`](SimDisk::cut_power_at).
+    #[must_use]
+    pub fn power_is_gone(&self) -> bool {
+        self.state().power_is_gone()
+    }
+
+    /// All file names.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.state().names.keys().cloned().collect()
+    }
+
     /// What a power cut now leaves: a new disk, unlocked and without faults. This one is untouched, so that several
     /// images can be drawn from one moment.
     #[must_use]
@@ -187,6 +199,13 @@ impl SimDisk {
         SimDisk { state: Arc::new(Mutex::new(state)), locked: Arc::default() }
     }
 
+    /// Drops clean pages from the cache, as memory pressure does: where a flush failed, the platter's content shows.
+    pub fn drop_caches(&self) {
+        for content in self.state().files.values_mut() {
+            content.evict(0..u64::MAX);
+        }
+    }
+
     /// The file's content as it is seen.
     #[must_use]
     pub fn content(&self, name: &str) -> Option<Vec<u8>> {
@@ -217,7 +236,7 @@ impl SimDisk {
     fn enter(&self, op: Op) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.state();
         state.operations += 1;
-        if state.cut_at.is_some_and(|cut| state.operations >= cut) {
+        if state.power_is_gone() {
             return Err(io::Error::other("the power is gone"));
         }
         let mut strikes = None;
@@ -237,6 +256,12 @@ impl SimDisk {
             return Err(io::Error::new(kind, "injected fault"));
         }
         Ok(state)
+    }
+}
+
+impl State {
+    fn power_is_gone(&self) -> bool {
+        self.cut_at.is_some_and(|cut| self.operations >= cut)
     }
 }
 
@@ -268,6 +293,15 @@ impl Content {
 
     fn pages(&self, range: &Range<u64>) -> Range<u64> {
         range.start / PAGE..range.end.min(self.seen.len() as u64).div_ceil(PAGE)
+    }
+
+    fn evict(&mut self, range: Range<u64>) {
+        for page in self.pages(&range) {
+            if self.forsaken.remove(&page) {
+                let bytes = self.page_bytes(page);
+                self.seen[bytes.clone()].copy_from_slice(&self.platter[bytes]);
+            }
+        }
     }
 
     fn page_bytes(&self, page: u64) -> Range<usize> {
@@ -383,7 +417,7 @@ impl SegmentFile for SimFile {
     fn flush(&self, range: Range<u64>) -> io::Result<()> {
         let entered = self.disk.enter(Op::Flush).map(drop);
         let mut state = self.disk.state();
-        if state.cut_at.is_some_and(|cut| state.operations >= cut) {
+        if state.power_is_gone() {
             // No system is left that could call a page clean.
             return entered;
         }
@@ -403,12 +437,7 @@ impl SegmentFile for SimFile {
     fn forget(&self, range: Range<u64>) {
         let mut state = self.disk.state();
         let Some(content) = state.files.get_mut(&self.id) else { return };
-        for page in content.pages(&range) {
-            if content.forsaken.remove(&page) {
-                let bytes = content.page_bytes(page);
-                content.seen[bytes.clone()].copy_from_slice(&content.platter[bytes]);
-            }
-        }
+        content.evict(range);
     }
 }
 

@@ -1,4 +1,11 @@
 //! The log from outside: what it promises, asked of real files and of a disk that loses what it may lose.
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod basics;
 mod common;
+mod crash;
+mod faults;
+mod golden;
+mod group;
+mod kill;
+mod oracle;

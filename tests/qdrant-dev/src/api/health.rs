@@ -4,9 +4,8 @@ use qdrant_client::qdrant::qdrant_server::Qdrant;
 use qdrant_client::qdrant::{HealthCheckReply, HealthCheckRequest};
 use tonic::{Request, Response, Status};
 
-/// The release whose engine this is: it has `update_filter` (1.16) and update modes (1.17), and not yet what came later.
-/// Clients compare versions, so it must parse as one.
-pub(crate) const VERSION: &str = "1.18.0-qdrant-dev";
+/// The engine calls itself `1.18.2-dev`. Clients compare versions, so it must parse as one.
+pub(crate) const VERSION: &str = "1.18.2-qdrant-dev";
 
 pub(crate) struct HealthApi;
 

@@ -141,7 +141,7 @@ impl Points for PointsApi {
         let begun = Instant::now();
         let request = request.into_inner();
         let ids = ids::all_from_api(request.ids)?;
-        let with_payload = payload::selector(request.with_payload)?;
+        let with_payload = payload::selector(request.with_payload, false)?;
         let with_vectors = vectors::selector(request.with_vectors);
         let collection = self.0.store.get(&request.collection_name).await?;
         self.0.gate(Verb::Get, &collection).await?;

@@ -50,11 +50,14 @@ pub(crate) fn paths(keys: &[String]) -> Result<Vec<JsonPath>, Status> {
     keys.iter().map(|key| path(key)).collect()
 }
 
-/// Which payload an answer carries; none unless asked for.
-pub(crate) fn selector(wanted: Option<api::WithPayloadSelector>) -> Result<WithPayloadInterface, Status> {
+/// Which payload an answer carries. Where the request doesn't say, it depends on the call: a scroll brings it, nothing else does.
+pub(crate) fn selector(
+    wanted: Option<api::WithPayloadSelector>,
+    unasked: bool,
+) -> Result<WithPayloadInterface, Status> {
     use api::with_payload_selector::SelectorOptions;
     Ok(match wanted.and_then(|wanted| wanted.selector_options) {
-        None => WithPayloadInterface::Bool(false),
+        None => WithPayloadInterface::Bool(unasked),
         Some(SelectorOptions::Enable(all)) => WithPayloadInterface::Bool(all),
         Some(SelectorOptions::Include(these)) => {
             WithPayloadInterface::Selector(PayloadSelector::Include(PayloadSelectorInclude {

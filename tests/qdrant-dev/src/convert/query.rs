@@ -45,7 +45,7 @@ impl Context<'_> {
             offset: usize::try_from(request.offset.unwrap_or(0)).map_err(errors::wrong_input)?,
             params: request.params.map(params),
             with_vector: vectors::selector(request.with_vectors),
-            with_payload: payload::selector(request.with_payload)?,
+            with_payload: payload::selector(request.with_payload, false)?,
         })
     }
 
@@ -156,7 +156,7 @@ pub(crate) fn scroll(request: api::ScrollPoints) -> Result<ScrollRequest, Status
         offset: request.offset.map(ids::from_api).transpose()?,
         limit: Some(limit),
         filter: filter::optional(request.filter)?,
-        with_payload: Some(payload::selector(request.with_payload)?),
+        with_payload: Some(payload::selector(request.with_payload, true)?),
         with_vector: vectors::selector(request.with_vectors),
         order_by: request.order_by.map(order_by).transpose()?.map(OrderByInterface::Struct),
     })

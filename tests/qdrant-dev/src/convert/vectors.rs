@@ -46,7 +46,7 @@ fn old_vector(given: api::Vector) -> Result<VectorPersisted, Status> {
     }
     match given.vectors_count.map(|count| count as usize) {
         None => Ok(VectorPersisted::Dense(given.data)),
-        Some(count) if count > 0 && !given.data.is_empty() && given.data.len() % count == 0 => {
+        Some(count) if count > 0 && !given.data.is_empty() && given.data.len().is_multiple_of(count) => {
             let width = given.data.len() / count;
             Ok(VectorPersisted::MultiDense(given.data.chunks(width).map(<[f32]>::to_vec).collect()))
         }

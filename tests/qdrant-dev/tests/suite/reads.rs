@@ -47,6 +47,7 @@ async fn scrolling_pages_through_all_that_match() {
             ..ScrollPoints::default()
         };
         let page = client.scroll(request).await.expect("a page");
+        assert!(page.result[0].payload.contains_key("n"), "a scroll brings the payload unasked");
         pages.push(page.result.iter().filter_map(number).collect::<Vec<_>>());
         offset = page.next_page_offset;
         if offset.is_none() {

@@ -1,0 +1,220 @@
+//! `outrigger wal stat|verify|dump|replay`: the log, without a sidecar. All but `replay` only read, and may be used
+//! beside a running owner.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+use outrigger_wal::inspect::{self, Damage, Verify};
+use outrigger_wal::{Lsn, WalError};
+use serde_json::{Value, json};
+
+use super::output::{Output, Stop};
+use super::{records, replay};
+use crate::config::Config;
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Wal {
+    /// What the segments' headers say
+    Stat(Place),
+    /// Read and check every record; a torn tail is no fault
+    Verify(Place),
+    /// Print the records
+    Dump {
+        #[command(flatten)]
+        place: Place,
+        /// Begin here
+        #[arg(long, default_value = "0", value_name = "LSN")]
+        from: Lsn,
+        /// At most so many
+        #[arg(long, value_name = "COUNT")]
+        limit: Option<usize>,
+        /// With the raw bytes (base64): they hold what applications wrote
+        #[arg(long)]
+        payload: bool,
+    },
+    /// Drive recovery without serving: own the log, end every open transaction in the stores, stop
+    Replay {
+        #[command(flatten)]
+        place: Place,
+        /// Only say what recovery would do, reaching no store and changing nothing
+        #[arg(long)]
+        plan: bool,
+        /// Give up after so long; what is open stays open
+        #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+        timeout: u64,
+    },
+}
+
+/// Where the log is.
+#[derive(clap::Args, Debug)]
+pub(super) struct Place {
+    /// The log's folder [default: journal.dir of the configuration]
+    #[arg(long, value_name = "PATH")]
+    dir: Option<PathBuf>,
+}
+
+impl Place {
+    fn dir(&self, load: impl FnOnce() -> Result<Config, Stop>) -> Result<PathBuf, Stop> {
+        let dir = match &self.dir {
+            Some(dir) => dir.clone(),
+            None => load()?.journal.dir,
+        };
+        if dir.is_dir() { Ok(dir) } else { Err(Stop::unreachable(format!("there is no log in {}", dir.display()))) }
+    }
+}
+
+pub(super) fn run(what: &Wal, load: impl FnOnce() -> Result<Config, Stop>, output: &mut Output) -> Result<(), Stop> {
+    match what {
+        Wal::Stat(place) => stat(&place.dir(load)?, output),
+        Wal::Verify(place) => verify(&place.dir(load)?, output),
+        Wal::Dump { place, from, limit, payload } => {
+            dump(&place.dir(load)?, *from, limit.unwrap_or(usize::MAX), *payload, output)
+        }
+        Wal::Replay { place, plan: true, .. } => replay::plan(&place.dir(load)?, output),
+        Wal::Replay { place, timeout, .. } => {
+            let mut config = load()?;
+            if let Some(dir) = &place.dir {
+                config.journal.dir.clone_from(dir);
+            }
+            place.dir(|| Ok(config.clone()))?;
+            replay::drive(config, std::time::Duration::from_secs(*timeout), output)
+        }
+    }
+}
+
+/// Damage is a fault; a log that cannot be read could not be reached.
+pub(super) fn stop(error: &WalError) -> Stop {
+    match error {
+        WalError::Locked { .. } | WalError::Io { .. } => Stop::unreachable(error.to_string()),
+        other => Stop::fault(other.to_string()),
+    }
+}
+
+fn stat(dir: &std::path::Path, output: &mut Output) -> Result<(), Stop> {
+    let stat = inspect::stat(dir).map_err(|e| stop(&e))?;
+    let id = stat.log_id.map(|id| id.to_string());
+    if output.is_json() {
+        let segments: Vec<_> = stat
+            .segments
+            .iter()
+            .map(|s| {
+                json!({
+                    "name": s.name, "number": s.number, "base_lsn": s.base_lsn.as_u64(), "bytes": s.bytes,
+                    "created_at": time(s.created_at_micros), "durable_lsn": s.durable_lsn.as_u64(),
+                })
+            })
+            .collect();
+        output.value(&json!({
+            "log_id": id, "version": stat.version, "segments": segments, "unsound": stat.unsound,
+            "bytes": stat.bytes, "first_lsn": stat.first_lsn.as_u64(),
+        }));
+    } else {
+        output.line(format_args!(
+            "log {}  {} bytes  first Lsn {}",
+            id.unwrap_or_else(|| "-".into()),
+            stat.bytes,
+            stat.first_lsn
+        ));
+        let rows: Vec<_> = stat
+            .segments
+            .iter()
+            .map(|s| {
+                vec![
+                    s.name.clone(),
+                    s.base_lsn.to_string(),
+                    s.bytes.to_string(),
+                    s.durable_lsn.to_string(),
+                    time(s.created_at_micros),
+                ]
+            })
+            .collect();
+        output.table(&["SEGMENT", "BASE", "BYTES", "DURABLE", "CREATED"], &rows);
+        stat.unsound.iter().for_each(|name| output.line(format_args!("FAULT: {name} has no sound header")));
+    }
+    if stat.unsound.is_empty() { Ok(()) } else { Err(Stop::faults_shown()) }
+}
+
+fn verify(dir: &std::path::Path, output: &mut Output) -> Result<(), Stop> {
+    let bar = bar("verifying", output);
+    let found = inspect::verify_with(dir, &mut |done, all| {
+        bar.set_length(all);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let found = found.map_err(|e| stop(&e))?;
+    if output.is_json() {
+        output.value(&verified(&found));
+    } else {
+        let last = found.last_lsn.map_or_else(|| "-".to_owned(), |lsn| lsn.to_string());
+        output.line(format_args!("log:       {}", found.log_id.map_or_else(|| "-".to_owned(), |id| id.to_string())));
+        output.line(format_args!("segments:  {}", found.segments));
+        output.line(format_args!("records:   {}", found.records));
+        output.line(format_args!("first Lsn: {}", found.first_lsn));
+        output.line(format_args!("last Lsn:  {last}"));
+        output.line(format_args!(
+            "stop:      {}",
+            if found.clean_shutdown { "clean" } else { "not clean, or still running" }
+        ));
+        if found.torn_bytes > 0 {
+            output.line(format_args!("warning: {} torn bytes at the end: the next start cuts them", found.torn_bytes));
+        }
+        for damage in &found.corrupt {
+            let Damage { segment, lsn, lost, detail, .. } = damage;
+            output.line(format_args!("FAULT: {segment} at Lsn {lsn}: {detail}; lost: {} to {}", lost.start, lost.end));
+        }
+    }
+    if found.corrupt.is_empty() { Ok(()) } else { Err(Stop::faults_shown()) }
+}
+
+fn verified(found: &Verify) -> Value {
+    let corrupt: Vec<_> = found
+        .corrupt
+        .iter()
+        .map(|damage| {
+            json!({
+                "segment": damage.segment, "lsn": damage.lsn.as_u64(), "detail": damage.detail,
+                "lost": {"from": damage.lost.start.as_u64(), "to": damage.lost.end.as_u64()},
+            })
+        })
+        .collect();
+    json!({
+        "segments": found.segments,
+        "records": found.records,
+        "first_lsn": found.first_lsn.as_u64(),
+        "last_lsn": found.last_lsn.map(Lsn::as_u64),
+        "torn_bytes": found.torn_bytes,
+        "corrupt": corrupt,
+        "log_id": found.log_id.map(|id| id.to_string()),
+        "clean_shutdown": found.clean_shutdown,
+    })
+}
+
+/// One record a line; with `--json` one object a line, so that a log of any length can be piped.
+fn dump(dir: &std::path::Path, from: Lsn, limit: usize, payload: bool, output: &mut Output) -> Result<(), Stop> {
+    for record in inspect::records(dir, from).map_err(|e| stop(&e))?.take(limit) {
+        let record = record.map_err(|e| stop(&e))?;
+        let described = records::describe(&record, payload);
+        if output.is_json() {
+            output.line(&described);
+        } else {
+            output.line(records::line(&record, &described));
+        }
+    }
+    Ok(())
+}
+
+/// A progress bar for people; nobody else gets one.
+pub(super) fn bar(what: &'static str, output: &Output) -> ProgressBar {
+    if output.is_json() || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent}% {eta}");
+    let bar = ProgressBar::new(0).with_message(what);
+    if let Ok(style) = style { bar.with_style(style) } else { bar }
+}
+
+fn time(micros: u64) -> String {
+    crate::clock::rfc3339(i64::try_from(micros).unwrap_or(i64::MAX))
+}
