@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::core::Core;
 use super::recovery;
 use super::retry::Backoff;
@@ -80,9 +82,13 @@ async fn reach(core: &Arc<Core>, site: &Arc<Site>) -> Result<(), String> {
 /// Old sessions are gone before anything is fenced, and a log that lost acknowledged records is found out.
 async fn clear_the_past(core: &Arc<Core>, site: &Site, marks: &dyn Marks) -> Result<(), Setback> {
     let owner = core.journal.owner();
+    let start = Instant::now();
     marks.register(owner).await?;
+    let registered = start.elapsed();
     marks.end_old_sessions(owner).await?;
+    let ended = start.elapsed();
     let witnessed = marks.latest_durable(owner.log).await?;
+    tracing::debug!(store = %site.name(), ?registered, ?ended, witnessed = ?start.elapsed(), "its past is cleared up");
     if witnessed > core.journal.durable_lsn() {
         let why = format!(
             "{} holds a marker or prepared transaction that names Lsn {witnessed} as durable, and this log ends at {}: \
