@@ -1,8 +1,8 @@
 //! What every store must keep, tested against its real server. A store's own test binary builds a [`Subject`] and calls
 //! these checks one by one; each check makes its own log, so that they never meet.
 
-// Every store's binary uses the checks that its powers call for.
-#![allow(dead_code, unreachable_pub)]
+// Every store's binary uses the checks that its powers call for; all of it is test code.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod promises;
 

@@ -1,5 +1,8 @@
 //! The contract suite and Neo4j's own checks against a real server.
 
+// Helpers outside of `#[test]` functions are tests all the same.
+#![allow(clippy::unwrap_used)]
+
 #[path = "../contract/mod.rs"]
 mod contract;
 mod faults;
