@@ -30,8 +30,10 @@ contract! {
     contract::a_fence_finds_the_commit;
     contract::a_fence_ends_its_blocker;
     contract::a_key_is_taken_once;
+    contract::a_key_in_use_is_waited_for;
     contract::a_newer_incarnation_shuts_the_older_out;
     contract::old_sessions_are_ended;
+    contract::a_busy_sibling_is_spared;
     contract::other_logs_are_shown;
     contract::forgetting_respects_its_bounds;
     contract::a_reader_cannot_write;

@@ -1,12 +1,13 @@
 //! What every store must keep, tested against its real server. A store's own test binary builds a [`Subject`] and calls
 //! these checks one by one; each check makes its own log, so that they never meet.
 
-// Every store's binary uses the checks that its powers call for.
-#![allow(dead_code, unreachable_pub)]
+// Every store's binary uses the checks that its powers call for; all of it is test code.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod promises;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use outrigger::model::commit::{Decider, KeyNote, LookUp, MarkerNote, RedoWrite};
@@ -285,6 +286,38 @@ pub async fn a_key_is_taken_once(subject: &Subject) {
     assert_eq!(marker.run, first);
 }
 
+/// While a key's transaction is open, another with the same key waits for its end, and then is told.
+pub async fn a_key_in_use_is_waited_for(subject: &Subject) {
+    let owner = subject.registered().await;
+    for commits in [true, false] {
+        let key = fresh_key();
+        let with_key = |run| TxnContext { key: Some(key.clone()), ..subject.context(owner, run) };
+        let first = subject.having_put(&with_key(fresh_run()), &fresh_name()).await;
+        let context = with_key(fresh_run());
+        let mut second = subject.decider(&context).await;
+        let put = [(subject.put)(&fresh_name())];
+        let end = async {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            if commits {
+                assert!(matches!(first.commit(&no_note()).await, Decision::Committed(_)));
+            } else {
+                first.rollback().await;
+            }
+        };
+        let begun = Instant::now();
+        let (told, ()) = tokio::join!(second.work(&put), end);
+        assert!(begun.elapsed() >= Duration::from_millis(150), "it did not wait: {told:?}");
+        if commits {
+            let problem = told.expect_err("the key is taken");
+            assert_eq!((problem.code, problem.store_code.as_deref()), (Code::InFlight, Some("outrigger:key_taken")));
+            second.rollback().await;
+        } else {
+            told.expect("the key was given up");
+            assert!(matches!(second.commit(&no_note()).await, Decision::Committed(_)));
+        }
+    }
+}
+
 /// From the registration of a newer incarnation on, an older one writes nothing more; the ghost is told.
 pub async fn a_newer_incarnation_shuts_the_older_out(subject: &Subject) {
     let old = subject.registered().await;
@@ -322,6 +355,30 @@ pub async fn old_sessions_are_ended(subject: &Subject) {
     assert!(!subject.has(&name).await);
     assert!(matches!(session.commit(&no_note()).await, Decision::Committed(_)), "the present incarnation was hurt");
     assert!(subject.has(&mine_name).await);
+}
+
+/// Another log's busy session over the same store, from the same host, is not mistaken for an old one of ours.
+pub async fn a_busy_sibling_is_spared(subject: &Subject) {
+    let (old, sibling) = (subject.registered().await, subject.registered().await);
+    let name = fresh_name();
+    let mut busy = subject.having_put(&subject.context(sibling, fresh_run()), &name).await;
+    let new = reopened(old);
+    subject.marks().register(new).await.unwrap();
+    let ended = AtomicBool::new(false);
+    let work = async {
+        while !ended.load(Ordering::SeqCst) {
+            busy.work(&[(subject.put)(&name)]).await.expect("the sibling was hurt");
+        }
+        busy.commit(&no_note()).await
+    };
+    let end = async {
+        let done = subject.marks().end_old_sessions(new).await;
+        ended.store(true, Ordering::SeqCst);
+        done
+    };
+    let (decision, ended) = tokio::join!(work, end);
+    ended.expect("there was nobody to end");
+    assert!(matches!(decision, Decision::Committed(_)), "{decision:?}");
 }
 
 /// The heartbeat shows the other logs that live over this store.

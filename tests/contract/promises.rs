@@ -145,7 +145,7 @@ pub async fn promises_survive_dropped_sessions(subject: &Subject, rounds: u32) {
             (tokio::time::timeout(patience, living).await.is_ok(), gid, name)
         });
         let ended = futures::future::join_all(lives).await;
-        let outcome = |life: usize| if life % 3 == 0 { Outcome::Aborted } else { Outcome::Committed };
+        let outcome = |life: usize| if life.is_multiple_of(3) { Outcome::Aborted } else { Outcome::Committed };
         for (life, (acknowledged, gid, name)) in ended.iter().enumerate() {
             if *acknowledged {
                 promised += 1;

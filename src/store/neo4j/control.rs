@@ -17,10 +17,10 @@ use super::{Neo4jConfig, TAG};
 const PATIENCE: Duration = Duration::from_secs(5);
 
 const SHOW: &str = "SHOW TRANSACTIONS YIELD transactionId, parameters, status, username, clientAddress, startTime, \
-     currentQuery, currentQueryWaitTime \
+     currentQuery, currentQueryWaitTime, pageHits, pageFaults, activeLockCount \
      RETURN transactionId AS id, parameters.__ogr AS tag, status, username AS user, clientAddress AS address, \
      datetime(startTime).epochMillis AS started, currentQuery <> '' AS running, \
-     currentQueryWaitTime.milliseconds AS waited";
+     pageHits, pageFaults, activeLockCount, currentQueryWaitTime.milliseconds AS waited";
 
 /// One open transaction, as the server lists it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,6 +40,8 @@ pub(super) struct OpenTxn {
     /// Whether it was told to end. It stays in the list until its client speaks again, and can commit no more unless
     /// its commit had begun.
     pub(super) terminated: bool,
+    /// Its page hits, page faults and locks: they change when it does anything.
+    pub(super) traces: [i64; 3],
     /// The transactions that it waits for.
     pub(super) blocked_by: Vec<String>,
     /// For how long its statement has waited for locks, where the server says so.
@@ -156,6 +158,7 @@ fn open_txn(row: &Row) -> Option<OpenTxn> {
         started: whole(row, "started").unwrap_or(i64::MAX),
         running: matches!(row.get("running"), Some(BoltType::Boolean(running)) if running.value),
         terminated: status.starts_with("Terminated"),
+        traces: ["pageHits", "pageFaults", "activeLockCount"].map(|column| whole(row, column).unwrap_or(0)),
         blocked_by: blockers(&status),
         waited: whole(row, "waited").and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis),
     })

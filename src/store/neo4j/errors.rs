@@ -105,10 +105,13 @@ fn judge(code: &str, message: &str) -> (Code, &'static str) {
         "ClientError.General.ForbiddenOnReadOnlyDatabase" | "ClientError.Database.DatabaseNotFound" => {
             (Code::StoreUnavailable, "")
         }
-        "DatabaseError.Transaction.TransactionStartFailed" if message.contains("IN TRANSACTIONS") => (
-            Code::RejectedByStore,
-            "it would commit pieces of its own, which no transaction across stores can take back; leave IN TRANSACTIONS out",
-        ),
+        // Two codes and two texts, before and after something was written.
+        _ if rest.starts_with("DatabaseError.")
+            && (message.contains("IN TRANSACTIONS") || message.contains("transactional subquery")) =>
+        {
+            let hint = "IN TRANSACTIONS commits pieces of its own, which no transaction across stores can take back; leave it out";
+            (Code::RejectedByStore, hint)
+        }
         _ if rest.starts_with("ClientError.Schema.Constraint") => (Code::ConstraintViolation, ""),
         _ if rest.starts_with("ClientError.Security.") => {
             (Code::StoreUnavailable, "the server does not let our user in")

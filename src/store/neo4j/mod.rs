@@ -13,6 +13,7 @@
 
 mod control;
 mod errors;
+mod ghosts;
 mod link;
 mod marker;
 mod recovery;

@@ -1,6 +1,5 @@
 //! The marking side: registering, fencing, looking up, forgetting.
 
-use std::collections::{HashMap, HashSet};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::control::{OpenTxn, text, whole};
 use super::errors::Fault;
+use super::ghosts::Hunt;
 use super::marker::{self, integer};
 use super::{Neo4j, Shared, TAG};
 use crate::model::commit::{LookUp, Marker, Verdict};
@@ -85,40 +85,6 @@ impl Shared {
         let ids: Vec<_> = open.iter().filter(holds).map(|txn| txn.id.clone()).collect();
         self.control.terminate(&ids).await
     }
-
-    /// The older sessions of this log among the open transactions, by what can be seen of them.
-    fn ghosts(&self, open: Vec<OpenTxn>, owner: LogOwner, registered: i64, asking: &str) -> Ghosts {
-        let me = open.iter().find(|txn| txn.tag.as_deref() == Some(asking)).cloned();
-        let prefix = format!("{}/", owner.log);
-        let mut ghosts = Ghosts::default();
-        for txn in open {
-            match txn.tag.as_deref().map(|tag| tag.strip_prefix(&prefix)) {
-                Some(Some(rest)) => {
-                    let incarnation = rest.split('/').next().and_then(|text| text.parse::<u64>().ok());
-                    if incarnation.is_some_and(|incarnation| incarnation < owner.incarnation.0) {
-                        ghosts.named.insert(txn.id, txn.terminated);
-                    }
-                }
-                Some(None) => {}
-                None => {
-                    let like_me = me.as_ref().is_none_or(|me| me.user == txn.user && me.host == txn.host);
-                    if !txn.running && txn.started < registered && like_me {
-                        ghosts.silent.insert(txn.id, txn.terminated);
-                    }
-                }
-            }
-        }
-        ghosts
-    }
-}
-
-/// Open transactions that are, or may be, older sessions of our log; and whether each was already told to end.
-#[derive(Default)]
-struct Ghosts {
-    /// Those that carry a tag of an older incarnation.
-    named: HashMap<String, bool>,
-    /// Idle ones show no tag: of our user, from our host, begun before we registered. A sibling's may be among them.
-    silent: HashMap<String, bool>,
 }
 
 #[async_trait]
@@ -170,39 +136,20 @@ impl Marks for Neo4j {
         };
         let asking = format!("{}/{}/sessions", owner.log, owner.incarnation.0);
         let (begun, grace) = (Instant::now(), store.config.session_grace);
-        let mut silent_since_begun: Option<HashSet<String>> = None;
+        let mut hunt = Hunt::new(owner, registered, &asking, grace);
         let mut all_told: Option<Instant> = None;
         loop {
             let open = store.control.open_transactions(&asking).await.map_err(again)?;
-            let mut ghosts = store.ghosts(open, owner, registered, &asking);
-            // A sibling's transaction between two statements shows its tag sooner or later: only what stays idle and
-            // silent for the whole grace is taken for a dead session of ours.
-            if let Some(before) = &silent_since_begun {
-                ghosts.silent.retain(|id, _| before.contains(id));
-            }
-            silent_since_begun = Some(ghosts.silent.keys().cloned().collect());
-            // A COMMIT on its way belongs to a transaction that is still in the list: an empty list needs no grace.
-            if ghosts.named.is_empty() && ghosts.silent.is_empty() {
+            let seen = hunt.look(&open);
+            let left = seen.due.len() + seen.waiting;
+            // A COMMIT on its way belongs to a transaction that is still in the list: an empty list needs no grace. One
+            // that was told to end while it committed may still land, but not after the grace.
+            if left == 0 && (seen.told == 0 || all_told.get_or_insert_with(Instant::now).elapsed() >= grace) {
                 return Ok(());
             }
-            let untold = |some: &HashMap<String, bool>| {
-                some.iter().filter(|(_, told)| !**told).map(|(id, _)| id.clone()).collect::<Vec<_>>()
-            };
-            let (named, silent) = (untold(&ghosts.named), untold(&ghosts.silent));
-            let told = named.is_empty() && silent.is_empty();
-            let patient = begun.elapsed() < grace;
-            store.control.terminate(&named).await.map_err(again)?;
-            store.control.terminate(if patient { &[] } else { &silent }).await.map_err(again)?;
-            // One that was told to end while it committed may still land: not after the grace.
-            if told && all_told.get_or_insert_with(Instant::now).elapsed() >= grace {
-                return Ok(());
-            }
+            store.control.terminate(&seen.due).await.map_err(again)?;
             if begun.elapsed() > grace * 2 + EXORCISM {
-                let count = named.len() + silent.len();
-                return Err(Setback::Again(format!(
-                    "{}: {count} sessions of an older incarnation live on",
-                    store.name
-                )));
+                return Err(Setback::Again(format!("{}: {left} sessions of an older incarnation live on", store.name)));
             }
             sleep(Duration::from_millis(25)).await;
         }

@@ -1,6 +1,13 @@
 //! The contract suite and Neo4j's own checks against a real server.
 
+// Helpers outside of `#[test]` functions are tests all the same.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../contract/mod.rs"]
 mod contract;
+mod faults;
+mod refusals;
+mod values;
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,7 +19,6 @@ use outrigger::store::Store;
 use outrigger::store::neo4j::{Neo4j, Neo4jConfig};
 use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
-
 use xtask::stack::{Stack, Store as Kind, Wanted};
 
 use contract::Subject;
@@ -53,6 +59,14 @@ fn op(cypher: &str, params: Value, reads: bool) -> BoundOp {
     BoundOp { op: Arc::new(operation), values: params }
 }
 
+/// The same with an expectation of rows.
+fn expecting(rows: u64, mut bound: BoundOp) -> BoundOp {
+    let mut operation = (*bound.op).clone();
+    operation.expect.rows = Some(rows);
+    bound.op = Arc::new(operation);
+    bound
+}
+
 async fn subject() -> (Subject, MutexGuard<'static, ()>) {
     let turn = TURN.lock().await;
     let store = Neo4j::new("graph".into(), config());
@@ -88,6 +102,8 @@ contract! {
     a_fence_finds_the_commit;
     a_fence_ends_its_blocker;
     a_key_is_taken_once;
+    a_key_in_use_is_waited_for;
+    a_busy_sibling_is_spared;
     a_newer_incarnation_shuts_the_older_out;
     old_sessions_are_ended;
     other_logs_are_shown;
