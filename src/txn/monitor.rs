@@ -12,7 +12,8 @@ use super::retry::Backoff;
 use super::site::{Gate, Site};
 use crate::metrics::StoreCall;
 use crate::model::commit::GID_PREFIX;
-use crate::store::{Marks, Setback};
+use crate::model::problem::{Code, Problem};
+use crate::store::{Marks, Probe, Setback};
 
 /// How often a healthy store is greeted.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -55,7 +56,7 @@ async fn keep(core: &Arc<Core>, site: &Arc<Site>) {
 
 /// From nowhere to an open gate: protocol.md, section 5, steps (f) and (g).
 async fn reach(core: &Arc<Core>, site: &Arc<Site>) -> Result<(), String> {
-    let probe = site.call(StoreCall::Probe, site.store.probe(site.init)).await.map_err(|problem| problem.detail)?;
+    let probe = probe(site).await.map_err(|problem| problem.detail)?;
     for warning in &probe.warnings {
         tracing::warn!(store = %site.name(), warning, "a power is missing or a setting is risky");
     }
@@ -79,12 +80,30 @@ async fn reach(core: &Arc<Core>, site: &Arc<Site>) -> Result<(), String> {
     Ok(())
 }
 
+/// Tables and constraints are made at the first look only, or when they have gone since: making sure of them costs a
+/// store that has just come back dearly.
+async fn probe(site: &Site) -> Result<Probe, Problem> {
+    if site.was_cleared() {
+        let looked = site.call(StoreCall::Probe, site.store.probe(false)).await;
+        if !matches!(&looked, Err(problem) if problem.code == Code::RejectedByStore) {
+            return looked;
+        }
+    }
+    site.call(StoreCall::Probe, site.store.probe(site.init)).await
+}
+
 /// Old sessions are gone before anything is fenced, and a log that lost acknowledged records is found out.
 async fn clear_the_past(core: &Arc<Core>, site: &Site, marks: &dyn Marks) -> Result<(), Setback> {
     let owner = core.journal.owner();
     let start = Instant::now();
     marks.register(owner).await?;
     let registered = start.elapsed();
+    // Sessions of dead incarnations that are gone once stay gone, and what the markers witness of this log's past was
+    // compared then: a store that comes back while we live has nothing new to say.
+    if site.was_cleared() {
+        site.saw_others(marks.heartbeat(owner).await?);
+        return Ok(());
+    }
     marks.end_old_sessions(owner).await?;
     let ended = start.elapsed();
     let witnessed = marks.latest_durable(owner.log).await?;
@@ -101,6 +120,7 @@ async fn clear_the_past(core: &Arc<Core>, site: &Site, marks: &dyn Marks) -> Res
         return Err(Setback::Final(why));
     }
     site.saw_others(marks.heartbeat(owner).await?);
+    site.mark_cleared();
     Ok(())
 }
 

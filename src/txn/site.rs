@@ -41,6 +41,8 @@ pub(super) struct Site {
     to_fence: watch::Sender<usize>,
     suspect: Notify,
     tried: AtomicBool,
+    /// Its dead sessions were ended and its markers' witness heard, in this life of the program.
+    cleared: AtomicBool,
     seen: Mutex<Seen>,
     metrics: Metrics,
 }
@@ -60,6 +62,7 @@ impl Site {
             to_fence: watch::channel(0).0,
             suspect: Notify::new(),
             tried: AtomicBool::new(false),
+            cleared: AtomicBool::new(false),
             seen: Mutex::default(),
             metrics,
         }
@@ -85,6 +88,14 @@ impl Site {
 
     pub(super) fn was_tried(&self) -> bool {
         self.tried.load(Ordering::Acquire)
+    }
+
+    pub(super) fn mark_cleared(&self) {
+        self.cleared.store(true, Ordering::Release);
+    }
+
+    pub(super) fn was_cleared(&self) -> bool {
+        self.cleared.load(Ordering::Acquire)
     }
 
     /// Lets new work in, or says why not.
