@@ -1,7 +1,6 @@
 //! PostgreSQL: the contract suite, and what only it can do, on a real server.
 //!
-//! The server is the one that `OUTRIGGER_TEST_POSTGRES_URL` names (with its user and password; a throw-away database),
-//! else the stack's.
+//! The server is the stack's; or the one that `OUTRIGGER_TEST_POSTGRES_URL` names: a superuser's, a throw-away database.
 
 mod contract;
 mod postgres;

@@ -14,7 +14,9 @@ const TEXT: &str = "text/plain; charset=utf-8";
 
 /// `/metrics`, `/livez` and `/readyz`; `is_ready` answers the last one.
 pub fn router(metrics: Metrics, is_ready: Arc<dyn Fn() -> bool + Send + Sync>) -> Router {
+    let probe = is_ready.clone();
     let exposition = move || {
+        metrics.set_ready(probe());
         let text = metrics.render();
         async move { reply::with_type(StatusCode::OK, metrics::CONTENT_TYPE, text) }
     };

@@ -497,9 +497,11 @@ async fn the_porch_answers_probes_and_takes_nothing() {
     };
     assert!(ask("GET /livez").await.starts_with("HTTP/1.1 200"));
     assert!(ask("GET /readyz").await.starts_with("HTTP/1.1 503"));
+    assert!(ask("GET /metrics").await.contains("\noutrigger_ready 0\n"));
     ready.store(true, std::sync::atomic::Ordering::Relaxed);
     assert!(ask("GET /readyz").await.starts_with("HTTP/1.1 200"));
     let metrics = ask("GET /metrics").await;
+    assert!(metrics.contains("\noutrigger_ready 1\n"), "the gauge says what the probe says");
     assert!(metrics.contains("text/plain; version=0.0.4") && metrics.contains("outrigger_build_info"));
     assert!(ask("GET /v1/transactions").await.starts_with("HTTP/1.1 404"));
     assert!(ask("POST /metrics").await.starts_with("HTTP/1.1 405"));

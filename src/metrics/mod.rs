@@ -46,6 +46,7 @@ struct Families {
     oldest: GaugeVec,
     attempts: IntCounterVec,
     interventions: IntGauge,
+    ready: IntGauge,
     store_requests: IntCounterVec,
     store_seconds: HistogramVec,
     store_up: IntGaugeVec,
@@ -89,6 +90,7 @@ impl Families {
             ),
             attempts: m.counters("attempts_total", "Runs of transactions, by why they began", &["reason"]),
             interventions: m.count("interventions_open", "Transactions that wait for an operator"),
+            ready: m.count("ready", "Whether /readyz says that it is ready"),
             store_requests: m.counters(
                 "store_requests_total",
                 "Calls to stores, by answer",
@@ -262,6 +264,11 @@ impl Metrics {
     /// A store shows a decision that was made `lag` ago.
     pub fn visible(&self, store: &StoreName, lag: Duration) {
         self.0.visibility_lag.with_label_values(&[store.as_str()]).observe(lag.as_secs_f64());
+    }
+
+    /// Whether the sidecar takes requests, as `/readyz` answers.
+    pub fn set_ready(&self, ready: bool) {
+        self.0.ready.set(i64::from(ready));
     }
 
     /// Our lock table now.

@@ -40,6 +40,7 @@ fn every_family_of_the_contract_is_there_at_zero() {
         "http_requests_total",
         "http_request_seconds",
         "interventions_open",
+        "ready",
         "build_info",
     ] {
         assert!(text.contains(&format!("# TYPE outrigger_{family} ")), "{family} is missing");

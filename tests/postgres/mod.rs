@@ -3,6 +3,12 @@
 // The crate of a test binary exports nothing.
 #![allow(unreachable_pub)]
 
+mod serving;
+mod statements;
+mod tls;
+mod values;
+mod wires;
+
 use std::sync::{Arc, OnceLock};
 
 use outrigger::model::reference::Template;
@@ -20,18 +26,25 @@ pub fn url() -> &'static str {
     static URL: OnceLock<String> = OnceLock::new();
     static STACK: OnceLock<Stack> = OnceLock::new();
     URL.get_or_init(|| {
-        std::env::var("OUTRIGGER_TEST_POSTGRES_URL").unwrap_or_else(|_| {
-            let stack =
-                Stack::for_tests("store-postgres", Wanted::only(&[Store::Postgres])).expect("the stack comes up");
-            url_of(STACK.get_or_init(|| stack))
-        })
+        let stack = Stack::for_tests("store-postgres", Wanted::only(&[Store::Postgres])).expect("the stack comes up");
+        url_of(STACK.get_or_init(|| stack))
     })
+}
+
+/// Whether the environment names the server: then there is none that a test may kill or configure.
+pub fn is_external() -> bool {
+    let external = std::env::var_os("OUTRIGGER_TEST_POSTGRES_URL").is_some_and(|url| !url.is_empty());
+    if external {
+        eprintln!("skipped: OUTRIGGER_TEST_POSTGRES_URL names a server that is not ours to restart");
+    }
+    external
 }
 
 /// The URL of a stack's PostgreSQL, login and all.
 pub fn url_of(stack: &Stack) -> String {
     let login = stack.login(Store::Postgres).expect("it has one");
-    login.url.replacen("://", &format!("://{}:{}@", login.user, login.password), 1)
+    let account = if login.password.is_empty() { login.user } else { format!("{}:{}", login.user, login.password) };
+    login.url.replacen("://", &format!("://{account}@"), 1)
 }
 
 pub fn config() -> PostgresConfig {

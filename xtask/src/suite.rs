@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::stack::{Stack, Wanted};
-use crate::tool;
+use crate::{promtool, tool};
 
 /// The longest step builds the Qdrant engine from nothing.
 const STEP_LIMIT: Duration = Duration::from_secs(90 * 60);
@@ -47,9 +47,10 @@ struct Step {
     run: fn(&Options) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 11] = [
     Step { name: "fmt", run: |_| cargo(&["fmt", "--all", "--check"]) },
     Step { name: "clippy", run: clippy },
+    Step { name: "promtool", run: |_| promtool() },
     Step { name: "build", run: |_| cargo(&["build", "--workspace", "--exclude", ENGINE]) },
     Step { name: "build-engine", run: |_| engine(&["build", "-p", ENGINE]) },
     Step { name: "wal", run: |_| cargo(&["test", "-p", "outrigger-wal"]) },
@@ -106,6 +107,18 @@ fn clippy(options: &Options) -> Result<Outcome> {
     cargo(&args)
 }
 
+/// The alert rules, and their own tests: each fires when it should and not when it nearly should.
+fn promtool() -> Result<Outcome> {
+    let program = promtool::program()?;
+    let dir = tool::workspace().join("grafana");
+    for args in [["check", "rules", "alerts.yaml"], ["test", "rules", "alerts_test.yaml"]] {
+        let mut command = Command::new(&program);
+        command.current_dir(&dir).args(args);
+        inherit(command)?;
+    }
+    Ok(Outcome::Passed)
+}
+
 /// The root package's `tests/*.rs` over one stack that they share, which they find by `OUTRIGGER_STACK`.
 fn integration() -> Result<Outcome> {
     let names = integration_tests(&tool::workspace().join("tests"))?;
@@ -158,7 +171,8 @@ fn cargo(args: &[&str]) -> Result<Outcome> {
 /// Runs it with our terminal, in our process group: Ctrl-C reaches it as it reaches us.
 fn inherit(mut command: Command) -> Result<Outcome> {
     let args: Vec<_> = command.get_args().map(|arg| arg.to_string_lossy().into_owned()).collect();
-    let line = format!("cargo {}", args.join(" "));
+    let program = Path::new(command.get_program()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let line = format!("{program} {}", args.join(" "));
     eprintln!("$ {line}");
     let mut child = command.stdin(Stdio::null()).spawn().with_context(|| format!("starting {line}"))?;
     match tool::wait(&mut child, STEP_LIMIT)? {

@@ -247,12 +247,11 @@ impl Statements {
         self.by_text.insert(text.into(), (statement, self.clock));
     }
 
-    pub(super) fn forget_all(&mut self) {
-        self.by_text.clear();
+    pub(super) fn forget(&mut self, text: &str) {
+        self.by_text.remove(text);
     }
 
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.by_text.len()
+    pub(super) fn forget_all(&mut self) {
+        self.by_text.clear();
     }
 }

@@ -75,8 +75,8 @@ pub(super) fn problem(store: &StoreName, error: &Error) -> Problem {
         (_, "57014") => Code::Timeout,
         ("23", _) => Code::ConstraintViolation,
         ("40", _) => Code::Serialization,
-        // Connection, authorization, no such database, resources, being shut down, the machine, a defect.
-        ("08" | "28" | "3D" | "53" | "57" | "58" | "XX", _) | (_, "25P03") => Code::StoreUnavailable,
+        // Connection, authorization, no such database, resources, being shut down, the machine.
+        ("08" | "28" | "3D" | "53" | "57" | "58", _) | (_, "25P03") => Code::StoreUnavailable,
         _ => Code::RejectedByStore,
     };
     Problem::new(code, format!("{store}: {}", line(error))).in_store(store).with_store_code(db.code().code())
@@ -112,20 +112,22 @@ pub(super) fn decoding(error: &Error) -> Option<String> {
     cause.is::<Malformed>().then(|| with_sources(error))
 }
 
-/// The parameter whose text its type's input function refused: the server's context says `… parameter $3 …`, in
-/// whatever language, and only there (a cast inside the statement fails without it).
+/// The parameter whose text its type's input function refused: a line of the server's context says
+/// `unnamed portal parameter $3`, in whatever language, and maybe ` = …` (a cast inside the statement fails without it).
 fn parameter(db: &DbError) -> Option<usize> {
     if class(db) != "22" {
         return None;
     }
-    let context = db.where_()?.lines().next()?;
-    let (before, rest) = context.split_once('$')?;
-    // A function's context (`PL/pgSQL function f() line 3`) may quote a statement with `$1` in it: quotes come first.
-    if before.contains(['"', '\'', '«']) {
-        return None;
-    }
-    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-    rest[..digits].parse().ok()
+    db.where_()?.lines().rev().find_map(|line| {
+        let (before, rest) = line.split_once('$')?;
+        // Other lines quote statements and data, in which `$1` may stand.
+        if before.contains(['"', '\'', '«', '„', '“', '”', ':', '：']) {
+            return None;
+        }
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, behind) = rest.split_at(digits);
+        if behind.is_empty() || behind.starts_with(" =") { number.parse().ok() } else { None }
+    })
 }
 
 /// The marker (or participant row) did not go in.

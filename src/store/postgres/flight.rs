@@ -9,17 +9,17 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::task::Poll;
 
-use futures::TryStreamExt as _;
-use serde_json::{Map, Value, json};
-use tokio_postgres::{Client, Error, Statement};
+use serde_json::{Value, json};
+use tokio_postgres::{Error, Statement};
 
+use super::answers::{Answer, Reply, Trouble, begin, in_order, mark, run};
 use super::connect::Conn;
 use super::guard::Checked;
 use super::marker::{self, MarkParams};
-use super::values::{self, Cell, Param};
+use super::values::{self, Param};
 use super::{MAX_RESULT_BYTES, errors};
 use crate::model::ids::StoreName;
 use crate::model::powers::Role;
@@ -55,13 +55,23 @@ pub(super) struct Landed {
 /// Why a flight failed.
 pub(super) struct Crash {
     pub(super) problem: Problem,
-    /// A statement prepared before fits the schema no longer: prepared afresh, it may run.
-    pub(super) stale: bool,
+    pub(super) stale: Stale,
+}
+
+/// Whether statements that were prepared before fit the schema no longer: prepared afresh, they may run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Stale {
+    /// It failed for another reason.
+    No,
+    /// This one may be: its parameters do not fit what they once were.
+    One(String),
+    /// One is, so any may be.
+    Any,
 }
 
 impl From<Problem> for Crash {
     fn from(problem: Problem) -> Self {
-        Self { problem, stale: false }
+        Self { problem, stale: Stale::No }
     }
 }
 
@@ -77,26 +87,6 @@ pub(super) struct Flight<'a> {
     /// Whether the connection may keep the statements (not while the transaction's own DDL stands uncommitted).
     pub(super) keep: bool,
 }
-
-/// An answer of the flight.
-enum Reply {
-    Begun,
-    Marked(Option<String>),
-    Rows(Vec<Value>, u64),
-}
-
-enum Trouble {
-    Server(Error),
-    TooLarge,
-}
-
-impl From<Error> for Trouble {
-    fn from(error: Error) -> Self {
-        Self::Server(error)
-    }
-}
-
-type Answer<'a> = Pin<Box<dyn Future<Output = Result<Reply, Trouble>> + Send + 'a>>;
 
 /// The statements of one flight, and which of them the connection knew already.
 struct Ready {
@@ -209,7 +199,11 @@ impl Flight<'_> {
         let mut all = Vec::with_capacity(self.ops.len());
         for (op, checked) in self.ops.iter().zip(self.checked) {
             let statement = ready.statement(checked.sql)?;
-            all.push(encode_params(op, &statement).map_err(|problem| problem.in_store(self.store))?);
+            let params = encode_params(op, &statement).map_err(|problem| {
+                let stale = if ready.was_known(checked.sql) { Stale::One(checked.sql.to_owned()) } else { Stale::No };
+                Crash { problem: problem.in_store(self.store), stale }
+            });
+            all.push(params?);
             for column in statement.columns() {
                 if !values::is_readable(column.type_()) {
                     let detail = format!(
@@ -253,10 +247,10 @@ impl Flight<'_> {
                         (true, Some(_)) => errors::of_marker(self.store, has_key, &error),
                         _ => errors::problem(self.store, &error),
                     };
-                    return Err(Crash { stale: is_stale(&error), problem });
+                    let known = self.opening.and_then(Opening::marker).is_some_and(|text| ready.was_known(text));
+                    return Err(Crash { stale: staleness(&error, known), problem });
                 }
                 (Err(Trouble::Server(error)), Some((op, checked))) => {
-                    let known = ready.by_text.get(checked.sql).is_some_and(|(_, known)| *known);
                     let problem = match errors::decoding(&error) {
                         Some(why) => Problem::new(Code::RejectedByStore, why)
                             .in_store(self.store)
@@ -264,7 +258,7 @@ impl Flight<'_> {
                             .at(format!("{}/sql", op.op.pointer)),
                         None => errors::of_operation(self.store, op, self.reads, &error),
                     };
-                    return Err(Crash { stale: known && is_stale(&error), problem });
+                    return Err(Crash { stale: staleness(&error, ready.was_known(checked.sql)), problem });
                 }
             }
         }
@@ -279,6 +273,11 @@ impl Opening {
 }
 
 impl Ready {
+    /// Whether the connection had it before this flight.
+    fn was_known(&self, text: &str) -> bool {
+        self.by_text.get(text).is_some_and(|(_, known)| *known)
+    }
+
     fn statement(&self, text: &str) -> Result<Statement, Problem> {
         let found = self.by_text.get(text).map(|(statement, _)| statement.clone());
         found.ok_or_else(|| Problem::new(Code::Internal, "a statement was not prepared"))
@@ -302,82 +301,13 @@ fn encode_params(op: &BoundOp, statement: &Statement) -> Result<Vec<Param>, Prob
     encoded.collect()
 }
 
-async fn begin(client: &Client, sql: &str) -> Result<Reply, Trouble> {
-    client.batch_execute(sql).await?;
-    Ok(Reply::Begun)
-}
-
-async fn mark(client: &Client, statement: Statement, opening: &Opening) -> Result<Reply, Trouble> {
-    let row = match opening.role {
-        Role::Decider => client.query_opt(&statement, &opening.mark.all()).await?,
-        _ => client.query_opt(&statement, &opening.mark.identity()).await?,
-    };
-    Ok(Reply::Marked(row.map(|row| row.try_get(0)).transpose()?))
-}
-
-/// One operation: its rows as JSON objects, and how many rows it says it touched.
-async fn run(client: &Client, statement: Statement, params: &[Param]) -> Result<Reply, Trouble> {
-    let mut stream = pin!(client.query_raw(&statement, params).await?);
-    let names = values::column_names(statement.columns().iter().map(tokio_postgres::Column::name));
-    let mut rows = Vec::new();
-    let mut size = 0;
-    let mut trouble = None;
-    while let Some(row) = stream.try_next().await? {
-        size += row.raw_size_bytes();
-        if trouble.is_some() {
-            continue;
-        }
-        if size > MAX_RESULT_BYTES {
-            // The rest is read and dropped: the answers behind it are still to come.
-            rows = Vec::new();
-            trouble = Some(Trouble::TooLarge);
-            continue;
-        }
-        let mut object = Map::with_capacity(names.len());
-        for (index, name) in names.iter().enumerate() {
-            match row.try_get::<_, Cell>(index) {
-                Ok(cell) => drop(object.insert(name.clone(), cell.0)),
-                Err(error) => trouble = Some(Trouble::Server(error)),
-            }
-        }
-        rows.push(Value::Object(object));
-    }
-    match trouble {
-        Some(trouble) => Err(trouble),
-        None => Ok(Reply::Rows(rows, stream.rows_affected().unwrap_or(0))),
-    }
-}
-
-/// Sends every request before it waits for any answer: tokio-postgres sends at a future's first poll, and answers come
-/// in the order of the requests.
-pub(super) async fn in_order<F: Future>(futures: Vec<F>) -> Vec<F::Output> {
-    let mut waiting: Vec<Pin<Box<F>>> = futures.into_iter().map(Box::pin).collect();
-    let mut done: Vec<Option<F::Output>> = waiting.iter().map(|_| None).collect();
-    poll_fn(|cx| {
-        for (future, slot) in waiting.iter_mut().zip(&mut done) {
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
-                *slot = Some(output);
-            }
-        }
-        Poll::Ready(())
-    })
-    .await;
-    let mut outputs = Vec::with_capacity(done.len());
-    for (future, slot) in waiting.iter_mut().zip(done) {
-        outputs.push(match slot {
-            Some(output) => output,
-            None => future.await,
-        });
-    }
-    outputs
-}
-
 /// DDL has passed under a prepared statement: its result type changed, it is gone, or what it named is.
-fn is_stale(error: &Error) -> bool {
-    let Some(db) = error.as_db_error() else { return false };
-    match db.code().code() {
+fn staleness(error: &Error, was_known: bool) -> Stale {
+    let Some(db) = error.as_db_error().filter(|_| was_known) else { return Stale::No };
+    let stale = match db.code().code() {
         "0A000" => db.routine() == Some("RevalidateCachedQuery"),
         "26000" | "XX000" => true,
         code => code.starts_with("42"),
-    }
+    };
+    if stale { Stale::Any } else { Stale::No }
 }

@@ -50,15 +50,28 @@ fn reshapes(first: &str) -> bool {
     )
 }
 
-/// A look at the text, not a proof: `set_config(…, false)`, session locks and temporary tables leave traces that only a
-/// fresh connection lacks. One too many is a reconnect; one missed is a setting that the next transaction meets.
+/// A look at the words, not a proof: `set_config(…, false)`, session locks and temporary tables leave traces that only a
+/// fresh connection lacks. One too many is a reconnect; one missed (inside a function) is met by the next transaction.
 fn taints(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    ["set_config", "pg_advisory_lock", "pg_try_advisory_lock", "temp", "with hold"]
-        .iter()
-        .any(|word| lower.contains(word))
-        || first_word(text).eq_ignore_ascii_case("do")
-        || first_word(text).eq_ignore_ascii_case("call")
+    if ["do", "declare"].iter().any(|word| first_word(text).eq_ignore_ascii_case(word)) {
+        return true;
+    }
+    let mut before = String::new();
+    for word in text.split(|c: char| !c.is_alphanumeric() && c != '_') {
+        let word = word.to_ascii_lowercase();
+        let taints = match word.as_str() {
+            "set_config" | "pg_temp" => true,
+            "temp" | "temporary" => matches!(before.as_str(), "create" | "into" | "local" | "global" | "replace"),
+            _ => word.starts_with("pg_advisory_lock") || word.starts_with("pg_try_advisory_lock"),
+        };
+        if taints {
+            return true;
+        }
+        if !word.is_empty() {
+            before = word;
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -126,7 +139,21 @@ mod tests {
         ] {
             assert_eq!(check(&op(sql)).unwrap().reshapes, reshapes, "{sql}");
         }
-        assert!(check(&op("SELECT set_config('a.b', '1', false)")).unwrap().taints);
-        assert!(!check(&op("SELECT 1")).unwrap().taints);
+    }
+
+    #[test]
+    fn what_leaves_traces_is_seen() {
+        for (sql, taints) in [
+            ("SELECT set_config('a.b', '1', false)", true),
+            ("select pg_try_advisory_lock_shared(1)", true),
+            ("CREATE TEMPORARY TABLE t ()", true),
+            ("SELECT 1 INTO TEMP t", true),
+            ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", true),
+            ("SELECT temp, attempt FROM temporary_templates", false),
+            ("SELECT pg_advisory_xact_lock(1)", false),
+            ("SELECT 1", false),
+        ] {
+            assert_eq!(check(&op(sql)).unwrap().taints, taints, "{sql}");
+        }
     }
 }

@@ -3,8 +3,9 @@
 //! ```text
 //!   mod        the participant: configuration, probe, powers      session   one transaction: begin … commit or prepare
 //!   connect    one connection: TLS, settings, prepared statements  flight    statements that leave together
-//!   pool       a bounded number of connections                     guard     what a statement may not be
-//!   schema     the marker tables                                   marker    markers as rows
+//!   pool       a bounded number of connections                     answers   one statement's answer
+//!   schema     the marker tables                                   guard     what a statement may not be
+//!   marker     markers as rows                                     verbs     BEGIN, COMMIT, PREPARE as text
 //!   recovery   fences, look-ups, sweeps (Marks)                    promises  gids (Prepares)
 //!   values     JSON ⇄ types                                        errors    SQLSTATE → problem
 //! ```
@@ -12,6 +13,7 @@
 //! Three pools, so that no one's wait starves another: transactions may hold all of theirs while they wait for a lock
 //! that only a finish (second pool) releases; a fence that blocks needs one more (third) to see who blocks it.
 
+mod answers;
 mod connect;
 mod errors;
 mod flight;
@@ -23,6 +25,7 @@ mod recovery;
 mod schema;
 mod session;
 mod values;
+mod verbs;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::session::literal;
+use super::verbs::literal;
 use super::{Postgres, errors};
 use crate::journal::slip::Decided;
 use crate::model::commit::{GID_PREFIX, Gid};

@@ -13,15 +13,17 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::Error;
 use uuid::Uuid;
 
-use super::flight::{Crash, Flight, Landed, Opening, in_order};
+use super::answers::in_order;
+use super::flight::{Crash, Flight, Landed, Opening, Stale};
 use super::guard::{self, Checked};
 use super::marker::{self, MarkParams};
 use super::pool::Pooled;
+use super::verbs::{begin_sql, judged, literal};
 use super::{Inner, errors};
 use crate::model::commit::{Gid, MarkerNote, Verdict};
 use crate::model::powers::Role;
 use crate::model::problem::{Code, Problem};
-use crate::model::request::{BoundOp, Isolation};
+use crate::model::request::BoundOp;
 use crate::model::state::Outcome;
 use crate::store::{Decision, Session, TxnContext};
 
@@ -128,26 +130,36 @@ impl PgSession {
             return Err(out_of_time(&self.store));
         }
         // The server's own timeout speaks first where it can: it says which operation it was.
-        let flown = timeout_at(deadline + Duration::from_millis(100), self.fly_twice(ops, &checked)).await;
+        let flown = timeout_at(deadline + Duration::from_millis(100), self.fly_afresh(ops, &checked)).await;
         flown.unwrap_or_else(|_| Err(out_of_time(&self.store)))
     }
 
-    /// Once more from the start where a statement prepared long ago no longer fits: nobody has seen a result yet.
-    async fn fly_twice(&mut self, ops: &[BoundOp], checked: &[Checked<'_>]) -> Result<Vec<Value>, Problem> {
+    /// Again from the start where a statement prepared long ago may no longer fit: nobody has seen a result yet. First
+    /// without the one that is suspected, then without any.
+    async fn fly_afresh(&mut self, ops: &[BoundOp], checked: &[Checked<'_>]) -> Result<Vec<Value>, Problem> {
         let fresh = self.stage == Stage::Fresh;
-        match self.fly(ops, checked).await {
-            Ok(results) => Ok(results),
-            Err(Crash { problem, stale: false }) => Err(problem),
-            Err(Crash { problem, stale: true }) => {
-                self.conn.statements.forget_all();
-                if !fresh || self.roll_back_here().await.is_err() {
-                    return Err(problem);
-                }
-                self.stage = Stage::Fresh;
-                self.marked_at = None;
-                self.reshaped = false;
-                self.fly(ops, checked).await.map_err(|crash| crash.problem)
+        let mut suspected = false;
+        loop {
+            let Crash { mut problem, stale } = match self.fly(ops, checked).await {
+                Ok(results) => return Ok(results),
+                Err(crash) => crash,
+            };
+            match stale {
+                Stale::No => return Err(problem),
+                Stale::One(text) if !suspected => self.conn.statements.forget(&text),
+                Stale::One(_) | Stale::Any => self.conn.statements.forget_all(),
             }
+            suspected = true;
+            if !fresh || self.roll_back_here().await.is_err() {
+                // Too late to do it here: the client has seen results of this run. Another run will be fine.
+                if matches!(problem.store_code.as_deref(), Some("0A000" | "26000")) {
+                    problem.code = Code::Serialization;
+                }
+                return Err(problem);
+            }
+            self.stage = Stage::Fresh;
+            self.marked_at = None;
+            self.reshaped = false;
         }
     }
 
@@ -163,14 +175,6 @@ impl PgSession {
             }
             _ => Err(()),
         }
-    }
-
-    /// `SET …; verb` in one message: where the transaction has failed, the `SET` is refused and the verb never runs.
-    /// The settings themselves: a durable acknowledgement, whatever an operation has set; and no timeout, since
-    /// cancelling the wait for a standby would report as done what is not safe yet.
-    fn judged(&self, verb: &str) -> String {
-        let sync = if self.conn.sync == "remote_apply" { "remote_apply" } else { "on" };
-        format!("SET LOCAL synchronous_commit = {sync}; SET LOCAL statement_timeout = 0; {verb}")
     }
 
     fn verdict(&self, outcome: Outcome) -> Verdict {
@@ -199,7 +203,7 @@ impl PgSession {
     /// Sends the note (where there is one) and the commit, together; answers each.
     async fn send_commit(&self, note: &MarkerNote) -> Result<(Result<(), Error>, Result<(), Error>), Error> {
         let client = &self.conn.client;
-        let commit = self.judged("COMMIT");
+        let commit = judged(&self.conn.sync, "COMMIT");
         let wants_note = self.role == Role::Decider && (note.answer.is_some() || !note.redo.is_empty());
         let (Some(at), true) = (&self.marked_at, wants_note) else {
             return Ok((Ok(()), client.batch_execute(&commit).await));
@@ -227,7 +231,7 @@ impl PgSession {
     fn read_commit(&mut self, noted: Result<(), Error>, committed: Result<(), Error>) -> Decision {
         match (noted, committed) {
             (Ok(()), Ok(())) => {
-                self.conn.at_rest = !self.tainted;
+                self.conn.at_rest = true;
                 Decision::Committed(self.verdict(Outcome::Committed))
             }
             // A failed note has failed the transaction: whatever became of the commit, it cannot have succeeded.
@@ -272,7 +276,7 @@ impl Session for PgSession {
         self.stage = Stage::Failed;
         self.in_flight = true;
         let gid = gid.to_string();
-        let sql = self.judged(&format!("PREPARE TRANSACTION {}", literal(&gid)));
+        let sql = judged(&self.conn.sync, &format!("PREPARE TRANSACTION {}", literal(&gid)));
         let limit = self.context.deadline.max(Instant::now() + Duration::from_secs(1));
         match timeout_at(limit, self.conn.client.batch_execute(&sql)).await {
             Ok(Ok(())) => {
@@ -322,8 +326,10 @@ impl Session for PgSession {
         };
         self.in_flight = false;
         let decision = self.read_commit(noted, committed);
-        if matches!(decision, Decision::Refused(_)) {
-            self.rollback().await;
+        match decision {
+            Decision::Refused(_) => self.rollback().await,
+            Decision::Committed(_) if self.tainted => self.conn.discard(),
+            Decision::Committed(_) | Decision::Lost(_) => {}
         }
         decision
     }
@@ -347,31 +353,6 @@ impl Session for PgSession {
     }
 }
 
-/// BEGIN alone cannot fail; the settings behind it can, and then fail the transaction that is open by then. (As options
-/// of BEGIN they would fail it, and what follows in the pipeline would run outside any transaction.)
-fn begin_sql(isolation: Isolation, role: Role, remaining: Duration, lock_wait: Duration) -> String {
-    let level = match isolation {
-        Isolation::ReadCommitted => "READ COMMITTED",
-        Isolation::RepeatableRead => "REPEATABLE READ",
-        Isolation::Serializable => "SERIALIZABLE",
-    };
-    let access = if role == Role::Reader { "READ ONLY" } else { "READ WRITE" };
-    // The settings are ints of milliseconds; 0 means "no limit".
-    let millis = |time: Duration| i32::try_from(time.as_millis()).unwrap_or(i32::MAX).max(1);
-    let statement = millis(remaining);
-    // Where the transaction's time runs out first, it is that which the client is to be told.
-    let lock = if lock_wait < remaining { millis(lock_wait) } else { 0 };
-    format!(
-        "BEGIN; SET TRANSACTION ISOLATION LEVEL {level}, {access}; \
-         SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}"
-    )
-}
-
 fn out_of_time(store: &Inner) -> Problem {
     Problem::new(Code::Timeout, format!("{}: the transaction's time ran out", store.name)).in_store(&store.name)
-}
-
-/// A text as an SQL literal. (Gids hold nothing that would need it; nobody has to know.)
-pub(super) fn literal(text: &str) -> String {
-    format!("'{}'", text.replace('\'', "''"))
 }

@@ -77,7 +77,7 @@ impl QdrantSession {
     fn condition_points(&self, op: &BoundOp) -> Result<Vec<PointId>, Problem> {
         let read = |(index, condition): (usize, &PointCondition)| {
             ids::read(&condition.id).map_err(|bad| {
-                let pointer = format!("{}/if/{index}/id", op.op.pointer);
+                let pointer = format!("{}/expect/if/{index}/id", op.op.pointer);
                 Problem::invalid(pointer, bad.detail).in_operation(&op.op.id).in_store(&self.server.name)
             })
         };
@@ -107,7 +107,7 @@ impl QdrantSession {
         for (index, (condition, point)) in op.op.expect.conditions.iter().zip(&points).enumerate() {
             if let Err((member, detail)) = holds(condition, view.get(point)) {
                 let detail = format!("operation `{}`: point {} {detail}", op.op.id, ids::spell(point));
-                let pointer = format!("{}/if/{index}{member}", op.op.pointer);
+                let pointer = format!("{}/expect/if/{index}{member}", op.op.pointer);
                 let problem = Problem::new(Code::Conflict, detail).at(pointer);
                 return Err(problem.in_operation(&op.op.id).in_store(&self.server.name));
             }
