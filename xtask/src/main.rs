@@ -11,10 +11,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use xtask::install::Missing;
 use xtask::stack::{Lifetime, Stack, Store, Wanted};
-use xtask::{suite, tool};
+use xtask::{bench, suite, tool};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Outrigger's errands: real stores, tests")]
+#[command(name = "cargo xtask", about = "Outrigger's errands: real stores, tests, benches")]
 struct Cli {
     #[command(subcommand)]
     errand: Errand,
@@ -27,6 +27,12 @@ enum Errand {
     Stack(StackErrand),
     /// Every check in order: format, lints, builds, tests on real stores, documentation
     Test(suite::Options),
+    /// Direct writes and Outrigger over the same stores, in one interleaved run (release builds; minutes)
+    Bench {
+        /// For the ladder: --rounds, --seconds, --clients, --json; see `cargo xtask bench -- --help`
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
 }
 
 #[derive(Subcommand)]
@@ -133,6 +139,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<ExitCode> {
     match cli.errand {
+        Errand::Bench { args } => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Errand::Test(options) => suite::run(&options).map(|passed| ExitCode::from(u8::from(!passed))),
         Errand::Stack(StackErrand::Up(up)) => stack_up(&up),
         Errand::Stack(StackErrand::Down { place, purge, when_stdin_closes }) => {

@@ -120,6 +120,19 @@ pub fn cargo() -> Command {
     command
 }
 
+/// Builds the program of a package of this workspace and answers where it is; quick when nothing is to be done.
+///
+/// # Errors
+/// The build failed, or `limit` passed.
+pub fn built(package: &str, options: &[&str], limit: Duration) -> Result<PathBuf> {
+    let mut build = cargo();
+    build.args(["build", "-p", package, "--bin", package, "--message-format=json-render-diagnostics"]).args(options);
+    let told = output(&format!("building {package}"), &mut build, "", limit)?;
+    let mut messages = told.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let path = messages.find_map(|message| message["executable"].as_str().map(PathBuf::from));
+    path.with_context(|| format!("cargo built {package} but named no program"))
+}
+
 /// Is this process root? Servers then run as somebody else, and packages can be installed.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

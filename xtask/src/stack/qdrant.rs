@@ -9,7 +9,6 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
 
 use super::launch::Launch;
 use super::record::Server;
@@ -30,13 +29,8 @@ pub(super) fn program() -> Result<PathBuf> {
     if let Some(path) = &*built {
         return Ok(path.clone());
     }
-    let mut build = tool::cargo();
-    build.args(["build", "-p", "qdrant-dev", "--bin", "qdrant-dev", "--message-format=json-render-diagnostics"]);
     let _slow = tool::progress_if_slow("qdrant", "building qdrant-dev (minutes when the engine isn't built yet)");
-    let told = tool::output("building qdrant-dev", &mut build, "", BUILD_LIMIT)?;
-    let mut messages = told.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let path = messages.find_map(|message| message["executable"].as_str().map(PathBuf::from));
-    let path = path.context("cargo built qdrant-dev but named no program")?;
+    let path = tool::built("qdrant-dev", &[], BUILD_LIMIT)?;
     Ok(built.insert(path).clone())
 }
 
