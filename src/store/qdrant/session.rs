@@ -219,6 +219,7 @@ impl QdrantSession {
                     check::fits(&write.change, &now.shape).map_err(|detail| self.refused(op, detail))?;
                 }
             }
+            self.names.insert(name, now);
         }
         Ok(())
     }
@@ -355,10 +356,13 @@ impl Session for QdrantSession {
     async fn validate(&mut self) -> Result<Vec<RedoWrite>, Problem> {
         self.recheck().await?;
         try_join_all(self.buffer.iter().map(|(name, buffer)| self.check_existence(name, buffer))).await?;
-        let store = self.server.name.clone();
-        let buffers = std::mem::take(&mut self.buffer);
-        let encoded = buffers.into_iter().flat_map(|(name, buffer)| absolute::encode(&store, &name, buffer.writes));
-        Ok(encoded.collect())
+        let (store, names) = (&self.server.name, &self.names);
+        let buffers = std::mem::take(&mut self.buffer).into_iter();
+        let encoded = buffers.filter_map(|(collection, buffer)| {
+            let known = names.values().find(|known| known.shape.collection == collection)?;
+            Some(absolute::encode(store, &known.shape, buffer.writes))
+        });
+        Ok(encoded.flatten().collect())
     }
 
     async fn prepare(&mut self, _gid: &Gid) -> Result<(), Problem> {
