@@ -65,7 +65,12 @@ pub(crate) fn fresh_name() -> String {
 impl Bed {
     /// A collection with one unnamed vector of two dimensions.
     pub(crate) async fn plain() -> Self {
-        let bed = Self::over(&login());
+        Self::on(&login()).await
+    }
+
+    /// The same on a server of the test's own.
+    pub(crate) async fn on(login: &Login) -> Self {
+        let bed = Self::over(login);
         let vectors = VectorParamsBuilder::new(2, Distance::Dot);
         let request = CreateCollectionBuilder::new(&bed.collection).vectors_config(vectors);
         bed.client.create_collection(request).await.expect("a collection");

@@ -105,10 +105,10 @@ async fn conditions_are_checked_against_the_store_and_own_writes() {
     for (condition, pointer) in [
         (condition(1, Some(true), json!({"version": 7.0})), None),
         (condition(2, Some(false), Value::Null), None),
-        (condition(1, None, json!({"version": 8})), Some("/operations/0/if/0/payload/version")),
-        (condition(1, None, json!({"other": null})), Some("/operations/0/if/0/payload/other")),
-        (condition(1, Some(false), Value::Null), Some("/operations/0/if/0/exists")),
-        (condition(2, Some(true), Value::Null), Some("/operations/0/if/0/exists")),
+        (condition(1, None, json!({"version": 8})), Some("/operations/0/expect/if/0/payload/version")),
+        (condition(1, None, json!({"other": null})), Some("/operations/0/expect/if/0/payload/other")),
+        (condition(1, Some(false), Value::Null), Some("/operations/0/expect/if/0/exists")),
+        (condition(2, Some(true), Value::Null), Some("/operations/0/expect/if/0/exists")),
     ] {
         let shown = format!("{condition:?}");
         let answer = bed.plan(&[op("w", &bed.collection, "upsert", put.clone(), vec![condition])]).await;

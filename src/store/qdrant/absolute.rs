@@ -9,13 +9,19 @@
 //! A write may have to be repeated after its transaction's *later* writes went through too, so the writes of one
 //! transaction are folded first: what is done to a point before the transaction deletes it is left out. Else a repeat
 //! would change a point that is gone, which Qdrant refuses.
+//!
+//! And an upsert says what Qdrant leaves to chance: over a point that was optimized meanwhile it keeps the vectors that
+//! the new point omits, and with an empty payload the old payload; over any other it replaces the point. A repeat would
+//! then not do what the first time did. So what a point omits is deleted explicitly.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use ::qdrant_client::qdrant::{PointId, PointsUpdateOperation, points_update_operation::Operation};
 use prost::Message;
 
+use super::catalog::Shape;
 use super::ids::spell;
+use super::values::by_name;
 use super::writes::Change;
 use crate::model::commit::RedoWrite;
 use crate::model::ids::StoreName;
@@ -62,7 +68,7 @@ impl Absolute {
 }
 
 /// The writes of one transaction to one collection, in order, as the log keeps them.
-pub(super) fn encode(store: &StoreName, collection: &str, mut writes: Vec<Absolute>) -> Vec<RedoWrite> {
+pub(super) fn encode(store: &StoreName, shape: &Shape, mut writes: Vec<Absolute>) -> Vec<RedoWrite> {
     let mut gone = HashSet::new();
     let mut kept = Vec::with_capacity(writes.len());
     while let Some(mut write) = writes.pop() {
@@ -70,11 +76,37 @@ pub(super) fn encode(store: &StoreName, collection: &str, mut writes: Vec<Absolu
             if write.change == Change::Delete {
                 gone.extend(write.points.iter().cloned());
             }
-            kept.push(write.encode(store, collection));
+            kept.push(write);
         }
     }
-    kept.reverse();
-    kept
+    let settled = kept.into_iter().rev().flat_map(|write| {
+        let omitted = omitted(&write, shape);
+        std::iter::once(write).chain(omitted)
+    });
+    settled.map(|write| write.encode(store, &shape.collection)).collect()
+}
+
+/// What makes an upsert's omissions explicit.
+fn omitted(write: &Absolute, shape: &Shape) -> Vec<Absolute> {
+    let Change::Upsert(points) = &write.change else { return Vec::new() };
+    // A point that stands there twice is what it is the second time.
+    let last: HashMap<_, _> = points.iter().filter_map(|point| Some((point.id.as_ref()?, point))).collect();
+    let (mut bare, mut without) = (Vec::new(), BTreeMap::<Vec<String>, Vec<PointId>>::new());
+    for id in &write.points {
+        let Some(point) = last.get(id) else { continue };
+        if point.payload.is_empty() {
+            bare.push(id.clone());
+        }
+        let given: HashSet<_> = point.vectors.iter().flat_map(by_name).map(|(name, _)| name).collect();
+        let mut names: Vec<_> = shape.vectors.keys().filter(|name| !given.contains(name.as_str())).cloned().collect();
+        if !names.is_empty() {
+            names.sort_unstable();
+            without.entry(names).or_default().push(id.clone());
+        }
+    }
+    let bare = (!bare.is_empty()).then_some(Absolute { change: Change::ClearPayload, points: bare });
+    let without = without.into_iter().map(|(names, points)| Absolute { change: Change::DeleteVectors(names), points });
+    bare.into_iter().chain(without).collect()
 }
 
 /// Reads a write back from the log.

@@ -1,5 +1,6 @@
 //! Reads: each with a deadline, a bounded number at a time, tried a second time when the connection broke under it.
 
+use std::error::Error as _;
 use std::future::Future;
 use std::time::Duration;
 
@@ -95,8 +96,8 @@ impl Server {
             answer.unwrap_or_else(|_| Err(too_late()))
         };
         let answer = match once().await {
-            // A server that was restarted: the channel has noticed by now.
-            Err(status) if status.code() == Code::Unavailable => once().await,
+            // The server was restarted, or the connection lost: a new one is made now.
+            Err(status) if status.code() == Code::Unavailable || status.source().is_some() => once().await,
             answer => answer,
         };
         answer.map(Response::into_inner)

@@ -2,7 +2,7 @@
 //! redoer and nothing else: its writes are validated before the decision and applied after it.
 //!
 //! ```text
-//!   session    one transaction's work: reads at once, writes buffered, conditions, validation
+//!   session    one transaction's work: reads at once, writes buffered; conditions: what must hold before the decision
 //!     writes reads queries filters values paths ids json      Qdrant's REST bodies ⇄ its gRPC messages (pure)
 //!     overlay  check  absolute                                own writes seen by id; refusals foreseen; the log's form (pure)
 //!     catalog  calls                                          what collections look like; reads with a deadline
@@ -35,6 +35,7 @@ mod batch;
 mod calls;
 mod catalog;
 mod check;
+mod conditions;
 mod errors;
 mod filters;
 mod ids;

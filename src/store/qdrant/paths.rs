@@ -84,7 +84,9 @@ fn filter_value(at: &mut Path, value: &Value, wanted: &dyn Fn(&Path) -> bool) ->
     match value {
         Value::Array(items) => {
             at.rest.push(Item::Every);
-            let kept = items.iter().filter_map(|item| wanted(at).then(|| filter_value(at, item, wanted))).collect();
+            // All items have the same path.
+            let items: &[Value] = if wanted(at) { items } else { &[] };
+            let kept = items.iter().map(|item| filter_value(at, item, wanted)).collect();
             at.rest.pop();
             Value::Array(kept)
         }

@@ -23,7 +23,7 @@ pub(super) enum Read {
     /// Page by page.
     Scroll(ScrollPoints, With),
     /// The universal query.
-    Query(QueryPoints, With),
+    Query(Box<QueryPoints>, With),
     /// How many.
     Count(CountPoints),
 }
@@ -80,7 +80,7 @@ pub(super) fn read(verb: Verb, body: &Value, collection: &str) -> Result<Read, B
                 with_vectors: Some(with.vectors_selector()),
                 ..queries::query(&mut members, collection_name)?
             };
-            Read::Query(request, with)
+            Read::Query(Box::new(request), with)
         }
         Verb::Count => Read::Count(CountPoints {
             collection_name,

@@ -22,28 +22,30 @@ use crate::lock::{Claim, LockKey, Mode};
 use crate::model::commit::{Gid, MarkerNote, RedoWrite, Verdict};
 use crate::model::powers::Role;
 use crate::model::problem::{Code, Problem};
-use crate::model::request::{Action, BoundOp, PointCondition, Verb};
+use crate::model::request::{Action, BoundOp, Verb};
 use crate::model::state::Outcome;
 use crate::store::expect;
 use crate::store::{Decision, Session, TxnContext};
 
 pub(super) struct QdrantSession {
-    server: Arc<Server>,
-    context: TxnContext,
+    pub(super) server: Arc<Server>,
+    pub(super) context: TxnContext,
     role: Role,
     /// Writes that `footprint` has read, by operation: `work` need not read them again.
     asked: HashMap<String, Write>,
     /// What names stand for in this transaction. An alias is resolved once.
-    names: HashMap<String, Known>,
+    pub(super) names: HashMap<String, Known>,
     /// Writes by collection, in order.
-    buffer: BTreeMap<String, Buffer>,
+    pub(super) buffer: BTreeMap<String, Buffer>,
 }
 
+/// What a transaction will write to one collection.
 #[derive(Default)]
-struct Buffer {
-    writes: Vec<Absolute>,
-    /// The operation of each write.
-    operations: Vec<String>,
+pub(super) struct Buffer {
+    /// In order.
+    pub(super) writes: Vec<Absolute>,
+    /// The operation of each.
+    pub(super) operations: Vec<String>,
 }
 
 impl QdrantSession {
@@ -52,7 +54,7 @@ impl QdrantSession {
         Self { server, context, role, asked, names, buffer }
     }
 
-    fn failed(&self, op: &str, status: &Status) -> Problem {
+    pub(super) fn failed(&self, op: &str, status: &Status) -> Problem {
         problem(&self.server.name, status).in_operation(op)
     }
 
@@ -60,12 +62,12 @@ impl QdrantSession {
         bad_body(&self.server.name, op, bad)
     }
 
-    fn refused(&self, op: &str, detail: impl Into<String>) -> Problem {
+    pub(super) fn refused(&self, op: &str, detail: impl Into<String>) -> Problem {
         rejected(&self.server.name, op, detail)
     }
 
     /// The collection that an operation's name stands for.
-    async fn known(&mut self, name: &str, op: &str) -> Result<Known, Problem> {
+    pub(super) async fn known(&mut self, name: &str, op: &str) -> Result<Known, Problem> {
         if let Some(known) = self.names.get(name) {
             return Ok(known.clone());
         }
@@ -74,18 +76,14 @@ impl QdrantSession {
         Ok(known)
     }
 
-    fn condition_points(&self, op: &BoundOp) -> Result<Vec<PointId>, Problem> {
-        let read = |(index, condition): (usize, &PointCondition)| {
-            ids::read(&condition.id).map_err(|bad| {
-                let pointer = format!("{}/expect/if/{index}/id", op.op.pointer);
-                Problem::invalid(pointer, bad.detail).in_operation(&op.op.id).in_store(&self.server.name)
-            })
-        };
-        op.op.expect.conditions.iter().enumerate().map(read).collect()
-    }
-
     /// Points as this transaction sees them, whole.
-    async fn view(&self, collection: &str, points: &[PointId], with: &With, op: &str) -> Result<View, Problem> {
+    pub(super) async fn view(
+        &self,
+        collection: &str,
+        points: &[PointId],
+        with: &With,
+        op: &str,
+    ) -> Result<View, Problem> {
         let request = with.get(collection, points.to_vec());
         let stored =
             self.server.get(request, self.context.deadline).await.map_err(|status| self.failed(op, &status))?;
@@ -95,24 +93,6 @@ impl QdrantSession {
             overlay::lay(&mut view, write, |point| points.contains(point));
         }
         Ok(view)
-    }
-
-    async fn check_conditions(&mut self, op: &BoundOp, name: &str) -> Result<(), Problem> {
-        let points = self.condition_points(op)?;
-        if points.is_empty() {
-            return Ok(());
-        }
-        let collection = self.known(name, &op.op.id).await?.shape.collection.clone();
-        let view = self.view(&collection, &points, &With::PAYLOAD, &op.op.id).await?;
-        for (index, (condition, point)) in op.op.expect.conditions.iter().zip(&points).enumerate() {
-            if let Err((member, detail)) = holds(condition, view.get(point)) {
-                let detail = format!("operation `{}`: point {} {detail}", op.op.id, ids::spell(point));
-                let pointer = format!("{}/expect/if/{index}{member}", op.op.pointer);
-                let problem = Problem::new(Code::Conflict, detail).at(pointer);
-                return Err(problem.in_operation(&op.op.id).in_store(&self.server.name));
-            }
-        }
-        Ok(())
     }
 
     async fn write(&mut self, op: &BoundOp, name: &str, verb: Verb) -> Result<Value, Problem> {
@@ -177,7 +157,7 @@ impl QdrantSession {
             Read::Retrieve(points, with) => return self.retrieve(op, &collection, points, &with).await,
             Read::Scroll(request, with) => with.show_page(self.server.scroll(request, until).await.map_err(failed)?),
             Read::Query(request, with) => {
-                let points = self.server.query(request, until).await.map_err(failed)?;
+                let points = self.server.query(*request, until).await.map_err(failed)?;
                 json!({"points": points.into_iter().map(|point| with.show_scored(point)).collect::<Vec<_>>()})
             }
             Read::Count(request) => json!({"count": self.server.count(request, until).await.map_err(failed)?}),
@@ -201,45 +181,6 @@ impl QdrantSession {
         Ok(json!({"points": found}))
     }
 
-    /// Looks at the collections again and checks every write against them.
-    async fn recheck(&mut self) -> Result<(), Problem> {
-        let names: Vec<_> = self.names.iter().map(|(name, known)| (name.clone(), known.clone())).collect();
-        for (name, before) in names {
-            let collection = &before.shape.collection;
-            let Some(buffer) = self.buffer.get(collection).filter(|_| !before.is_fresh()) else { continue };
-            let first = buffer.operations[0].as_str();
-            let now = self.server.shape(&name, self.context.deadline).await;
-            let now = now.map_err(|status| self.failed(first, &status))?;
-            if now.shape.collection != *collection {
-                let detail = format!("`{name}` was made to stand for another collection meanwhile");
-                return Err(Problem::new(Code::Conflict, detail).in_operation(first).in_store(&self.server.name));
-            }
-            if now.shape != before.shape {
-                for (write, op) in buffer.writes.iter().zip(&buffer.operations) {
-                    check::fits(&write.change, &now.shape).map_err(|detail| self.refused(op, detail))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Finds the points that must exist and do not.
-    async fn check_existence(&self, collection: &str, buffer: &Buffer) -> Result<(), Problem> {
-        let missing = |index: usize, point: &PointId| {
-            let op = &buffer.operations[index];
-            self.refused(op, format!("there is no point {} in `{collection}`", ids::spell(point)))
-        };
-        let mut needed = check::needed(&buffer.writes).map_err(|(index, point)| missing(index, point))?;
-        let Some(first) = needed.values().min().map(|index| &buffer.operations[*index]) else { return Ok(()) };
-        let request = With::NOTHING.get(collection, needed.keys().map(|point| (*point).clone()).collect());
-        let found = self.server.get(request, self.context.deadline).await;
-        for point in found.map_err(|status| self.failed(first, &status))? {
-            point.id.as_ref().map(|id| needed.remove(id));
-        }
-        let absent = needed.into_iter().min_by_key(|(_, index)| *index);
-        absent.map_or(Ok(()), |(point, index)| Err(missing(index, point)))
-    }
-
     fn expected(&self, op: &BoundOp, result: &Value) -> Result<(), Problem> {
         let counted = match result.get("points").and_then(Value::as_array) {
             Some(points) => points.len() as u64,
@@ -257,29 +198,6 @@ impl QdrantSession {
             }
         }
     }
-}
-
-/// Whether an `if` holds; what does not, and where in it.
-fn holds(condition: &PointCondition, seen: Option<&Seen>) -> Result<(), (String, String)> {
-    if let Some(exists) = condition.exists
-        && exists != seen.is_some()
-    {
-        let detail = if exists { "does not exist" } else { "exists" };
-        return Err(("/exists".to_owned(), detail.to_owned()));
-    }
-    for (field, expected) in condition.payload.iter().flatten() {
-        let found = seen.and_then(|seen| seen.payload.get(field));
-        if !found.is_some_and(|found| expect::same(found, expected)) {
-            let pointer = format!("/payload/{}", crate::model::reference::escape(field));
-            let detail = match (seen, found) {
-                (None, _) => "does not exist".to_owned(),
-                (_, None) => format!("has no `{field}`"),
-                (_, Some(_)) => format!("has another `{field}`"),
-            };
-            return Err((pointer, detail));
-        }
-    }
-    Ok(())
 }
 
 #[async_trait]
@@ -355,10 +273,13 @@ impl Session for QdrantSession {
     async fn validate(&mut self) -> Result<Vec<RedoWrite>, Problem> {
         self.recheck().await?;
         try_join_all(self.buffer.iter().map(|(name, buffer)| self.check_existence(name, buffer))).await?;
-        let store = self.server.name.clone();
-        let buffers = std::mem::take(&mut self.buffer);
-        let encoded = buffers.into_iter().flat_map(|(name, buffer)| absolute::encode(&store, &name, buffer.writes));
-        Ok(encoded.collect())
+        let (store, names) = (&self.server.name, &self.names);
+        let buffers = std::mem::take(&mut self.buffer).into_iter();
+        let encoded = buffers.filter_map(|(collection, buffer)| {
+            let known = names.values().find(|known| known.shape.collection == collection)?;
+            Some(absolute::encode(store, &known.shape, buffer.writes))
+        });
+        Ok(encoded.flatten().collect())
     }
 
     async fn prepare(&mut self, _gid: &Gid) -> Result<(), Problem> {

@@ -13,7 +13,7 @@ pub(crate) enum Class {
     Seal = 1,
     /// The last record of a log that was closed in order; also a seal.
     Close = 2,
-    /// The last record of a segment that has a successor.
+    /// The last record of a segment that has a successor, whose salt it carries.
     End = 3,
     /// Everything below its value was released.
     Release = 4,

@@ -18,6 +18,10 @@ use super::tail::Pending;
 use crate::format::PAGE;
 use crate::{Lsn, WalError};
 
+/// How often a leader lets others run before it flushes, at most. A flush serves half of the writers otherwise: the other
+/// half is just being woken by the flush before. Bounded and short: no writer waits for one that is not about to come.
+const YIELDS: u32 = 16;
+
 /// What waiting and leading share.
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -41,6 +45,8 @@ pub(super) struct Watermark {
     /// The flushing thread sleeps without a time limit, so an append must wake it to have its seal written.
     pub(super) asleep: AtomicBool,
     poison: OnceLock<String>,
+    /// Records that a leader may expect to find: those of the last flush, forgotten by quarters.
+    cohort: AtomicU64,
     pub(super) counters: Counters,
 }
 
@@ -123,7 +129,6 @@ impl Shared {
             mark.sound()?;
             if !state.leading {
                 state.leading = true;
-                state = self.wait_for_company(state);
                 drop(state);
                 self.lead()?;
                 state = mark.state();
@@ -133,21 +138,32 @@ impl Shared {
         }
     }
 
-    fn wait_for_company<'a>(&'a self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        if self.options.flush_interval.is_zero() || self.options.inline {
-            return state;
+    /// Lets those come who are about to, so that one flush serves them all.
+    fn wait_for_company(&self) {
+        if self.options.inline {
+            return;
         }
-        let until = Instant::now() + self.options.flush_interval;
-        drop(state);
-        // Sleeping is right here: who comes meanwhile is served by this very flush, and nothing can make it needless.
-        std::thread::sleep(until.saturating_duration_since(Instant::now()));
-        self.watermark.state()
+        if !self.options.flush_interval.is_zero() {
+            // Sleeping is right here: who comes meanwhile is served by this very flush, and nothing makes it needless.
+            std::thread::sleep(self.options.flush_interval);
+            return;
+        }
+        let cohort = self.watermark.cohort.load(Ordering::Relaxed);
+        for _ in 0..YIELDS {
+            if self.tail().pending_records() >= cohort {
+                break;
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// One round as the leader: flushes all that is appended.
     fn lead(&self) -> Result<(), WalError> {
+        self.wait_for_company();
         let begun = Instant::now();
         let pending = self.tail().take_pending();
+        let expected = self.watermark.cohort.load(Ordering::Relaxed);
+        self.watermark.cohort.store(pending.records.max(expected * 3 / 4), Ordering::Relaxed);
         match flush_spans(&pending) {
             Ok(device_bytes) => {
                 self.watermark.step_down(pending.up_to);

@@ -71,6 +71,11 @@ impl Tail {
         }
     }
 
+    /// The caller's records that wait for their flush.
+    pub(super) fn pending_records(&self) -> u64 {
+        self.records
+    }
+
     fn lsn(&self) -> Lsn {
         self.segment.header.base + self.offset
     }
@@ -200,14 +205,15 @@ impl Shared {
             kind: 0,
             class: Class::End,
         };
+        let salt = self.storage.random();
         tail.scratch.clear();
-        let crc = encode_internal(&mut tail.scratch, end, old.number + 1);
+        let crc = encode_internal(&mut tail.scratch, end, salt);
         let header = SegmentHeader {
             log_id: old.log_id,
             number: old.number + 1,
             base: old.end(),
             bytes: spare.file.bytes(),
-            salt: self.storage.random(),
+            salt,
             previous: Link { salt: old.salt, last: end.lsn, crc },
             durable: self.watermark.durable(),
             released: self.released(),

@@ -48,3 +48,6 @@ pub(crate) fn header(
 pub(crate) fn is_gone(error: &WalError) -> bool {
     matches!(error, WalError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
+
+#[cfg(test)]
+mod tests;

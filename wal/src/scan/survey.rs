@@ -124,8 +124,8 @@ struct Expected {
     log_id: LogId,
     number: u64,
     base: Lsn,
-    /// `None` behind a fault, where the end record was not seen.
-    link: Option<Link>,
+    /// Its salt and its link; `None` behind a fault, where the end record was not seen.
+    link: Option<(u64, Link)>,
 }
 
 struct Surveyor<'a> {
@@ -209,7 +209,7 @@ impl Surveyor<'_> {
         if number != expected.number || header.base != expected.base {
             return fault(header.base, "segments before this one are missing");
         }
-        if expected.link.is_some_and(|link| link != header.previous) {
+        if expected.link.is_some_and(|link| link != (header.salt, header.previous)) {
             return fault(header.end(), "the segment does not continue the one before it");
         }
         Ok(Ok(header))
@@ -233,7 +233,10 @@ impl Surveyor<'_> {
                     let value = if record.class == Class::User { 0 } else { walk.value(file).map_err(read())? };
                     self.count(&record, value);
                 }
-                Step::End(record) => return self.end(index, name, header, &record),
+                Step::End(record) => {
+                    let successor = walk.value(file).map_err(read())?;
+                    return self.end(index, name, header, &record, successor);
+                }
                 Step::Break(why) => {
                     let here = walk.lsn();
                     let witness = strongest_witness(file, header, here).map_err(read())?;
@@ -278,14 +281,22 @@ impl Surveyor<'_> {
     }
 
     /// The end record promises a successor: its name was durable before the end record was written.
-    fn end(&mut self, index: usize, name: &str, header: &SegmentHeader, record: &RecordHeader) -> Result<Go, WalError> {
+    fn end(
+        &mut self,
+        index: usize,
+        name: &str,
+        header: &SegmentHeader,
+        record: &RecordHeader,
+        successor: u64,
+    ) -> Result<Go, WalError> {
         self.found.durable = self.found.durable.max(record.durable);
         self.found.closed = false;
         if let Some(segment) = self.found.segments.last_mut() {
             segment.used_to = record.end();
         }
         if let Some(expected) = &mut self.expected {
-            expected.link = Some(Link { salt: header.salt, last: record.lsn, crc: record.crc });
+            let link = Link { salt: header.salt, last: record.lsn, crc: record.crc };
+            expected.link = Some((successor, link));
         }
         if index + 1 == self.names.len() {
             // The owner may have begun it after the listing.

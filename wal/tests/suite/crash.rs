@@ -176,7 +176,7 @@ fn history(seed: u64) -> (SimDisk, Knowledge) {
 
 #[test]
 fn no_legal_crash_is_refused_and_nothing_acknowledged_is_lost() {
-    for_seeds(1_500, |seed| {
+    for_seeds(1_000, |seed| {
         let (disk, mut known) = history(seed);
         // Half of the time nobody looks behind the cache before the opening does.
         let expected = (seed % 2 == 0).then(|| {
@@ -260,7 +260,7 @@ fn damage(disk: &SimDisk, rng: &mut Rng) -> String {
 #[test]
 fn damage_is_refused_exactly_where_a_witness_survives() {
     let counts = std::cell::Cell::new((0, 0));
-    for_seeds(1_500, |seed| {
+    for_seeds(1_000, |seed| {
         let (disk, _) = history(seed);
         if !disk.names().iter().any(|name| name.ends_with(".wal")) {
             return;
@@ -291,7 +291,7 @@ fn damage_is_refused_exactly_where_a_witness_survives() {
     });
     let (refused, opened) = counts.get();
     println!("{refused} refused, {opened} opened");
-    assert!(std::env::var_os("OUTRIGGER_WAL_SEED").is_some() || (refused > 300 && opened > 100), "{refused}, {opened}");
+    assert!(std::env::var_os("OUTRIGGER_WAL_SEED").is_some() || (refused > 200 && opened > 100), "{refused}, {opened}");
 }
 
 #[test]

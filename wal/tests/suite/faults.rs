@@ -254,3 +254,41 @@ fn a_segment_of_a_later_version_is_left_alone() {
     }
     assert!(disk.operations() <= before + 2, "it was read, nothing else");
 }
+
+#[test]
+fn a_name_that_was_only_seen_is_made_durable_by_the_opening() {
+    for seed in 0..40 {
+        let disk = SimDisk::new(10);
+        disk.fail(Op::SyncDir, 0, ErrorKind::Other, false);
+        assert!(matches!(open_sim(&disk), Err(WalError::Io { .. })));
+        assert_eq!(disk.fired(Op::SyncDir), 1);
+        // The process ends, the machine does not: the new name is seen, and no more than that.
+        let disk = disk.kill(11);
+        assert_eq!(disk.names(), ["00000000000000000001.wal"]);
+        let (wal, _) = open_sim(&disk).unwrap();
+        wal.flush(wal.append(0, b"acknowledged").unwrap().end).unwrap();
+        assert_eq!(contents(&open_sim(&disk.crash(seed)).unwrap().0), [(0, b"acknowledged".to_vec())]);
+    }
+}
+
+#[test]
+fn a_segment_of_another_life_of_the_same_log_is_refused() {
+    let disk = SimDisk::new(12);
+    let (wal, _) = open_sim(&disk).unwrap();
+    wal.append(0, b"both lives have this").unwrap();
+    wal.close().unwrap();
+    let lives: Vec<SimDisk> = [13, 14].map(|seed| disk.kill(seed)).into();
+    for disk in &lives {
+        let (wal, _) = open_sim(disk).unwrap();
+        wal.rotate().unwrap();
+        wal.append(0, b"after the parting").unwrap();
+        wal.close().unwrap();
+    }
+    let second = "00000000000000000002.wal";
+    lives[0].damage(second, 0, &lives[1].content(second).unwrap());
+    match open_sim(&lives[0]) {
+        Err(WalError::Corrupt { detail, .. }) => assert!(detail.contains("does not continue"), "{detail}"),
+        other => panic!("{:?}", other.map(|(_, recovery)| recovery)),
+    }
+    open_sim(&lives[1]).unwrap();
+}

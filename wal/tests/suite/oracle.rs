@@ -124,11 +124,11 @@ pub(crate) fn judge(disk: &SimDisk) -> Verdict {
     let mut kept = Vec::new();
     let mut released = 0;
     let mut first_base = None;
-    // (number, base, link) that the next segment must have.
-    let mut expected: Option<(u64, u64, (u64, u64, u32))> = None;
+    // (number, base, salt, link) that the next segment must have.
+    let mut expected = None;
     for (index, (_, segment)) in all.iter().enumerate() {
         let Some(segment) = segment else { return refuse("header") };
-        if expected.is_some_and(|expected| expected != (segment.number, segment.base, segment.previous)) {
+        if expected.is_some_and(|expected| expected != (segment.number, segment.base, segment.salt, segment.previous)) {
             return refuse("chain");
         }
         first_base.get_or_insert(segment.base);
@@ -161,7 +161,8 @@ pub(crate) fn judge(disk: &SimDisk) -> Verdict {
                 0 => kept.push((found.lsn, crc32fast::hash(&found.payload))),
                 3 => {
                     let link = (segment.salt, found.lsn, found.crc);
-                    expected = Some((segment.number + 1, segment.base + segment.bytes.len() as u64, link));
+                    let base = segment.base + segment.bytes.len() as u64;
+                    expected = Some((segment.number + 1, base, u64_at(&found.payload, 0), link));
                     break;
                 }
                 4 => released = released.max(u64_at(&found.payload, 0)),
