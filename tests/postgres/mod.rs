@@ -1,7 +1,7 @@
 //! What the tests of PostgreSQL share, and those that only it has.
 
-// The crate of a test binary exports nothing.
-#![allow(unreachable_pub)]
+// The crate of a test binary exports nothing, and all of it is test code.
+#![allow(unreachable_pub, clippy::unwrap_used)]
 
 mod serving;
 mod statements;

@@ -9,13 +9,14 @@ use crate::contract::{self, Subject};
 
 async fn ask(subject: &Subject, sql: &str, params: Value) -> Result<Value, Problem> {
     let context = subject.context(contract::fresh_owner(), contract::fresh_run());
-    let mut session = outrigger::store::Store::open(&*subject.store, &context, Role::Reader).await.unwrap();
+    let mut session = subject.store.open(&context, Role::Reader).await.unwrap();
     let result = session.work(&[op(sql, params, true)]).await;
     session.rollback().await;
     Ok(result?.remove(0)["rows"][0].clone())
 }
 
 /// What goes in comes out; where the second is given, in that form.
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn round_trips() -> Vec<(&'static str, Value, Option<Value>)> {
     let same = |ty, value| (ty, value, None);
     let as_ = |ty, value, out| (ty, value, Some(out));
@@ -144,7 +145,7 @@ async fn binary_means_what_the_servers_text_says() {
     ];
     for sql in queries {
         let context = subject.context(contract::fresh_owner(), contract::fresh_run());
-        let mut session = outrigger::store::Store::open(&*subject.store, &context, Role::Reader).await.unwrap();
+        let mut session = subject.store.open(&context, Role::Reader).await.unwrap();
         let result = session.work(&[op(sql, json!([]), true)]).await.unwrap_or_else(|p| panic!("{sql}: {p}")).remove(0);
         let rows = result["rows"].as_array().unwrap();
         assert!(rows.len() > 20, "{sql}");

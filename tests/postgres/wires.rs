@@ -34,7 +34,7 @@ async fn behind_a_proxy() -> (Subject, Proxy) {
 async fn a_phase_is_one_round_trip() {
     let (subject, proxy) = behind_a_proxy().await;
     let owner = subject.registered().await;
-    let round_trip = Duration::from_millis(100);
+    let round_trip = Duration::from_millis(200);
     let note = MarkerNote { answer: Some("{}".to_owned()), redo: Vec::new() };
     for warm in [false, true] {
         proxy.delay(if warm { round_trip / 2 } else { Duration::ZERO });

@@ -8,10 +8,8 @@
 //! After a failure the server answers every later statement with 25P02: the first failure is the one that counts.
 
 use std::collections::HashMap;
-use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
 
+use futures::future::join;
 use serde_json::{Value, json};
 use tokio_postgres::{Error, Statement};
 
@@ -150,21 +148,8 @@ impl Flight<'_> {
         let client = &self.conn.client;
         let opening: Vec<_> = self.opening.iter().map(|opening| client.batch_execute(&opening.begin)).collect();
         let preparing: Vec<_> = missing.iter().map(|text| client.prepare(text)).collect();
-        let (begun, prepared) = {
-            let mut begun = pin!(in_order(opening));
-            let mut prepared = pin!(in_order(preparing));
-            // First polled, first sent.
-            let early = poll_fn(|cx| Poll::Ready(begun.as_mut().poll(cx))).await;
-            let early_prepared = poll_fn(|cx| Poll::Ready(prepared.as_mut().poll(cx))).await;
-            let begun = match early {
-                Poll::Ready(begun) => begun,
-                Poll::Pending => begun.await,
-            };
-            match early_prepared {
-                Poll::Ready(prepared) => (begun, prepared),
-                Poll::Pending => (begun, prepared.await),
-            }
-        };
+        // First polled, first sent.
+        let (begun, prepared) = join(in_order(opening), in_order(preparing)).await;
         for answer in begun {
             answer.map_err(|error| Crash::from(errors::problem(self.store, &error)))?;
         }

@@ -96,9 +96,7 @@ impl PostgresConfig {
 impl fmt::Debug for PostgresConfig {
     /// Without the secrets: the URL may hold one too.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let parts =
-            f.debug_struct("PostgresConfig").field("user", &self.user).field("tls", &self.tls).finish_non_exhaustive();
-        parts
+        f.debug_struct("PostgresConfig").field("user", &self.user).field("tls", &self.tls).finish_non_exhaustive()
     }
 }
 

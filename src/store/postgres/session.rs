@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::join;
 use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::Error;
 use uuid::Uuid;
 
-use super::answers::in_order;
 use super::flight::{Crash, Flight, Landed, Opening, Stale};
 use super::guard::{self, Checked};
 use super::marker::{self, MarkParams};
@@ -219,12 +219,8 @@ impl PgSession {
             debug_assert_eq!(rows, 1, "the marker stands where its insert said");
             Ok(())
         };
-        let committing = client.batch_execute(&commit);
-        let both: Vec<std::pin::Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>>> =
-            vec![Box::pin(noting), Box::pin(committing)];
-        let mut answers = in_order(both).await.into_iter();
-        let noted = answers.next().unwrap_or(Ok(()));
-        Ok((noted, answers.next().unwrap_or(Ok(()))))
+        // `join` polls, and so sends, in this order.
+        Ok(join(noting, client.batch_execute(&commit)).await)
     }
 
     /// Reads the answers to a commit.

@@ -104,7 +104,7 @@ fn scalar(ty: &Type, value: &Value) -> Result<String, Unfit> {
         },
         Type::INT2 => integer(ty, value, i16::MIN.into(), i16::MAX.into()),
         Type::INT4 => integer(ty, value, i32::MIN.into(), i32::MAX.into()),
-        Type::INT8 => integer(ty, value, i64::MIN.into(), i64::MAX.into()),
+        Type::INT8 => integer(ty, value, i64::MIN, i64::MAX),
         Type::OID => integer(ty, value, 0, u32::MAX.into()),
         Type::FLOAT4 | Type::FLOAT8 => match value {
             Value::Number(number) => Ok(number.to_string()),
