@@ -1,5 +1,7 @@
 //! The real program, without any store: its exit codes, its answers, and a whole life of `serve`.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail as its body does")]
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};

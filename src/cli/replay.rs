@@ -30,7 +30,7 @@ pub(super) fn plan(dir: &Path, output: &mut Output) -> Result<(), Stop> {
         let record = record.map_err(|e| stop(&e))?;
         let taken = replayed.take(record.lsn, record.kind, &record.payload);
         taken.map_err(|e| Stop::fault(format!("the record at Lsn {} does not decode: {e}", record.lsn)))?;
-        if replayed.records % 1024 == 0 {
+        if replayed.records.is_multiple_of(1024) {
             let (done, all) = records.progress();
             bar.set_length(all);
             bar.set_position(done);

@@ -80,9 +80,10 @@ async fn probe(config: &Config, init: bool) -> Found {
     let built = stores::build(config);
     let asked = built.iter().map(|configured| async {
         let store = &configured.store;
-        let probe = tokio::time::timeout(PATIENCE, store.probe(init)).await.unwrap_or_else(|_| {
-            Err(Problem::unavailable(store.name(), format_args!("no answer in {} s", PATIENCE.as_secs())))
-        });
+        let probe = match tokio::time::timeout(PATIENCE, store.probe(init)).await {
+            Ok(probe) => probe,
+            Err(_) => Err(Problem::unavailable(store.name(), format_args!("no answer in {} s", PATIENCE.as_secs()))),
+        };
         (store.name().to_string(), probe)
     });
     join_all(asked).await

@@ -69,7 +69,7 @@ fn journal(mut s: Section, faults: &mut Vec<String>) -> Journal {
         marker_grace: s.millis("marker_grace_ms", 900_000, 0..=LONGEST_MS, faults),
         key_ttl: s.millis("key_ttl_ms", DAY_MS, 0..=LONGEST_MS, faults),
     };
-    if journal.segment_bytes % 4096 != 0 {
+    if !journal.segment_bytes.is_multiple_of(4096) {
         faults.push(format!("{} must be a multiple of 4096", s.name("segment_bytes")));
     }
     if journal.redo_copy {

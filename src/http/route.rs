@@ -47,7 +47,6 @@ impl Door {
     }
 
     /// The door's paths.
-    #[must_use]
     pub fn router(self) -> Router {
         let door = Arc::new(self);
         Router::new()

@@ -17,7 +17,7 @@ pub(in crate::http) fn parse(body: &[u8]) -> Result<Value, Problem> {
         let (line, column) = place(body, e.valid_up_to());
         not_json(format!("the body is not UTF-8 from line {line}, column {column} on"))
     })?;
-    let mut notes = Notes::default();
+    let mut notes = Notes { numbers: Numbers { text, at: 0 }, duplicate: false, trail: Vec::new(), oversized: None };
     // serde_json itself gives up at 128 levels, long before any stack does.
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let parsed = Seed(&mut notes).deserialize(&mut deserializer).and_then(|value| {
@@ -25,21 +25,18 @@ pub(in crate::http) fn parse(body: &[u8]) -> Result<Value, Problem> {
         Ok(value)
     });
     match parsed {
-        Ok(value) if notes.huge => match oversized_integer(body) {
-            Some(at) => {
-                let (line, column) = place(body, at);
-                Err(not_json(format!(
-                    "the integer at line {line}, column {column} does not fit 64 bits and would lose digits: send it as text"
-                )))
-            }
-            None => Ok(value),
-        },
         Ok(value) => Ok(value),
         Err(_) if notes.duplicate => {
             let pointer: String = notes.trail.iter().rev().map(|token| format!("/{}", escape(token))).collect();
             Err(Problem::invalid(pointer, "this member stands twice in its object"))
         }
-        Err(e) => Err(not_json(format!("the body is not JSON: {e}"))),
+        Err(e) => Err(not_json(match notes.oversized {
+            Some(at) => {
+                let (line, column) = place(body, at);
+                format!("the integer at line {line}, column {column} does not fit 64 bits: send it as text")
+            }
+            None => format!("the body is not JSON: {e}"),
+        })),
     }
 }
 
@@ -47,26 +44,53 @@ fn not_json(detail: String) -> Problem {
     Problem::new(Code::InvalidRequest, detail)
 }
 
-/// What the visitor cannot say through serde's error.
-#[derive(Default)]
-struct Notes {
+/// What the visitor knows beyond serde's events, and what it cannot say through serde's error.
+struct Notes<'t> {
+    numbers: Numbers<'t>,
     duplicate: bool,
     /// The way to the duplicate, innermost first: written while the error travels up, so that good input pays nothing.
     trail: Vec<String>,
-    /// A number was so large that it may have been an integer of more than 64 bits.
-    huge: bool,
+    /// Where an integer of more than 64 bits stands.
+    oversized: Option<usize>,
 }
 
-struct Seed<'a>(&'a mut Notes);
+/// The numbers of a JSON text as they are written, in the order in which serde visits them. serde_json's own floats may
+/// be off by one in the last place, and its integers beyond 64 bits silently become such floats: what an application
+/// sends must reach the store as it was sent.
+struct Numbers<'t> {
+    text: &'t str,
+    at: usize,
+}
 
-impl<'de> DeserializeSeed<'de> for Seed<'_> {
+impl<'t> Numbers<'t> {
+    /// The next number and where it stands; empty at the end of the text.
+    fn next(&mut self) -> (usize, &'t str) {
+        let bytes = self.text.as_bytes();
+        while let Some(byte) = bytes.get(self.at) {
+            match byte {
+                b'"' => self.at = after_string(bytes, self.at),
+                b'-' | b'0'..=b'9' => break,
+                _ => self.at += 1,
+            }
+        }
+        let from = self.at.min(bytes.len());
+        let of_number = |b: &u8| matches!(b, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
+        let length = bytes[from..].iter().take_while(|b| of_number(b)).count();
+        self.at = from + length;
+        (from, &self.text[from..self.at])
+    }
+}
+
+struct Seed<'a, 't>(&'a mut Notes<'t>);
+
+impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
     type Value = Value;
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         deserializer.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Seed<'_> {
+impl<'de> Visitor<'de> for Seed<'_, '_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -82,16 +106,24 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        self.0.numbers.next();
         Ok(value.into())
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        self.0.numbers.next();
         Ok(value.into())
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
-        self.0.huge |= value.abs() >= 9.2e18;
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
+        let (at, written) = self.0.numbers.next();
+        let is_integer = !written.contains(['.', 'e', 'E']);
+        if is_integer && written.parse::<i64>().is_err() && written.parse::<u64>().is_err() {
+            self.0.oversized = Some(at);
+            return Err(E::custom("an integer of more than 64 bits"));
+        }
+        let exact = written.parse().unwrap_or(value);
+        Number::from_f64(exact).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
@@ -138,28 +170,6 @@ impl<'de> Visitor<'de> for Seed<'_> {
         }
         Ok(Value::Object(map))
     }
-}
-
-/// Where the first integer stands that fits neither `i64` nor `u64`. `body` is JSON already.
-fn oversized_integer(body: &[u8]) -> Option<usize> {
-    let mut at = 0;
-    while at < body.len() {
-        match body[at] {
-            b'"' => at = after_string(body, at),
-            b'-' | b'0'..=b'9' => {
-                let of_number = |b: &u8| matches!(b, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9');
-                let end = body[at..].iter().position(|b| !of_number(b)).map_or(body.len(), |length| at + length);
-                let number = std::str::from_utf8(&body[at..end]).unwrap_or_default();
-                let is_integer = !number.contains(['.', 'e', 'E']);
-                if is_integer && number.parse::<i64>().is_err() && number.parse::<u64>().is_err() {
-                    return Some(at);
-                }
-                at = end;
-            }
-            _ => at += 1,
-        }
-    }
-    None
 }
 
 /// The place behind the string that begins at `at`.
