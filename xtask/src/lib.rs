@@ -6,6 +6,7 @@
 //! | [`sidecar`] | the sidecar as a child process: started, killed, asked whether it is ready |
 //! | [`suite`] | `cargo xtask test`: every check in order, each with its time |
 //! | [`bench`] | `cargo xtask bench`: the ladder, built for release and run |
+//! | [`demo`] | `cargo xtask demo`: builds and runs the program in `xtask/demo` |
 //! | [`install`] | what is missing is installed, or named with the exact command |
 //! | [`promtool`] | Prometheus' checker of alert rules, taken out of Debian's package |
 //! | [`cache`] | downloads and initialised templates that every stack on this machine shares |
@@ -13,6 +14,7 @@
 
 pub mod bench;
 pub mod cache;
+pub mod demo;
 pub mod install;
 pub mod promtool;
 pub mod sidecar;
