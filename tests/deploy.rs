@@ -1,6 +1,8 @@
 //! What is shipped beside the program, held against the program: configurations are read by the real parser, manifests
 //! are read as YAML and asked for what must not get lost in them. No server is needed.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
