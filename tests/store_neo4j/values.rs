@@ -167,3 +167,87 @@ async fn rows_are_counted_as_the_contract_says() {
     session.work(&[expecting(1, op("MATCH (t:Nothing) RETURN t", json!({}), false))]).await.unwrap_err();
     assert!(matches!(session.commit(&no_note()).await, outrigger::store::Decision::Refused(_)));
 }
+
+/// The first operation rides in the marker's statement where its text allows it; nobody must be able to tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_operation_is_like_any_other() {
+    let (subject, _turn) = subject().await;
+    let owner = subject.registered().await;
+    let name = fresh_name();
+    let given = json!({"name": name, "list": [1, 2]});
+    for cypher in [
+        "CREATE (t:Thing {name: $name}) SET t.a = 1, t.b = 2",
+        "CREATE (t:Thing {name: $name}) RETURN t.name AS n, labels(t) AS l",
+        "MERGE (t:Thing {name: $name}) ON CREATE SET t.made = true RETURN t.made AS made; ",
+        "MATCH (t:Thing {name: $name}) RETURN count(t) AS n",
+        "MATCH (t:Thing {name: $name}) RETURN t",
+        "MATCH (t:Nothing) SET t.x = 1",
+        "UNWIND $list AS x CREATE (t:Thing {name: $name, x: x}) RETURN *",
+        "WITH 1 AS x UNWIND $list AS y RETURN *",
+        "WITH *, 5 AS five RETURN five",
+        "FOREACH (x IN $list | CREATE (:Thing {name: $name, x: x}))",
+        "OPTIONAL MATCH (t:Nothing) RETURN t",
+        "// RETURN\nCREATE (t:Thing {name: $name}) /* ; */ // the end",
+        "MATCH (d:OutriggerDecision {id: $id}) RETURN d.outcome AS outcome",
+        "CREATE (`RETURN`:Thing {name: $name}) DELETE `RETURN`",
+        "RETURN 1 AS one UNION RETURN 2 AS one",
+        "CYPHER runtime=slotted MATCH (t:Thing {name: $name}) RETURN count(t) AS n",
+        "UNWIND $list AS x CALL (x) { RETURN x * 2 AS y } RETURN sum(y) AS s",
+    ] {
+        for key in [None, Some(crate::contract::fresh_key())] {
+            let answered = |first: bool| {
+                let (subject, given, key) = (&subject, given.clone(), key.clone());
+                async move {
+                    let run = fresh_run();
+                    let mut given = given;
+                    given["id"] = run.to_string().into();
+                    let mut context = subject.context(owner, run);
+                    context.key = key;
+                    let mut session = subject.decider(&context).await;
+                    if !first {
+                        session.work(&[op("RETURN 1", json!({}), false)]).await.unwrap();
+                    }
+                    let mut result = session.work(&[op(cypher, given, false)]).await;
+                    // Made anew each time, its number is another.
+                    if let Ok(results) = &mut result
+                        && let Some(rows) = results[0]["rows"].as_array_mut()
+                    {
+                        for node in rows.iter_mut().filter_map(|row| row.get_mut("t")).filter(|t| t.is_object()) {
+                            node["element_id"] = Value::Null;
+                        }
+                    }
+                    session.rollback().await;
+                    result
+                }
+            };
+            let (first, second) = (answered(true).await, answered(false).await);
+            if !cypher.starts_with("WITH *") {
+                assert!(first.is_ok(), "{cypher}: {first:?}");
+            }
+            assert_eq!(first, second, "{cypher}");
+        }
+    }
+}
+
+/// What the server says of a first operation is about the client's text, not about what we made of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_first_operation_is_refused_in_its_own_words() {
+    let (subject, _turn) = subject().await;
+    for cypher in [
+        "CREATE (t:Thing",
+        "MATCH (t:Thing) SET",
+        "MATCH (t:Thing) RETURN nobody",
+        "CREATE (t:Thing {a: 1 / $zero}) RETURN t",
+        "MATCH (t) RETURN $missing",
+        "MATCH (t:Thing); MATCH (u:Thing) DELETE u",
+        "MATCH (t:Thing)",
+        "CREATE (t:Thing {a: $map})",
+    ] {
+        let given = json!({"zero": 0, "map": {"a": 1}});
+        let first = write(&subject, &[op(cypher, given.clone(), false)]).await.expect_err(cypher);
+        let second =
+            write(&subject, &[op("RETURN 1", json!({}), false), op(cypher, given, false)]).await.expect_err(cypher);
+        assert!(!first.detail.contains("__ogr") && !first.detail.contains("Outrigger"), "{first}");
+        assert_eq!(first, second, "{cypher}");
+    }
+}

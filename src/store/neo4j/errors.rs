@@ -125,14 +125,31 @@ fn judge(code: &str, message: &str) -> (Code, &'static str) {
     }
 }
 
+/// Whether this refusal is the marker's own, not an operation's.
+pub(super) fn is_of_marker(fault: &Fault) -> bool {
+    match fault {
+        Fault::Driver(Error::Neo4j(error)) => {
+            error.code().ends_with(".Schema.ConstraintValidationFailed")
+                && error.message().contains("label `OutriggerDecision`")
+        }
+        _ => false,
+    }
+}
+
+/// Whether the server may have meant the text that we made of marker and operation: then the two are tried apart, so
+/// that what the client reads is about its own text.
+pub(super) fn may_mean_the_text(fault: &Fault) -> bool {
+    fault
+        .server_code()
+        .is_some_and(|code| code.starts_with("Neo.ClientError.Statement.") || code.starts_with("Neo.DatabaseError."))
+}
+
 /// A refused marker. Its two constraints mean two different things, and both end this run.
 pub(super) fn marker_problem(fault: &Fault, store: &StoreName) -> Problem {
-    let violated = fault.server_code().is_some_and(|code| code.ends_with(".Schema.ConstraintValidationFailed"));
-    if !violated {
+    if !is_of_marker(fault) {
         return fault.problem(store);
     }
-    let message = fault.say(store);
-    if message.contains("property `key`") {
+    if fault.say(store).contains("property `key`") {
         let detail = format!("{store}: a transaction with the same idempotency key is running or has committed");
         return Problem::new(Code::InFlight, detail).in_store(store).with_store_code(KEY_TAKEN);
     }

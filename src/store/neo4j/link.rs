@@ -145,14 +145,20 @@ impl Link {
     }
 
     /// Makes a connection fit again whose transaction the server refused (it then ignores everything, ROLLBACK too):
-    /// drawing it from the driver's pool of one sends RESET. Waits for that, so that the locks are gone.
-    pub(super) async fn mend(mut self) {
+    /// drawing it from the driver's pool of one sends RESET. Waits for that, so that the locks are gone. False where it
+    /// must be closed instead.
+    pub(super) async fn reset(&mut self) -> bool {
         self.txn = None;
         let again = async {
             let txn = self.graph.start_txn().await?;
             txn.rollback().await
         };
-        if matches!(timeout(MEND_PATIENCE, again).await, Ok(Ok(()))) {
+        matches!(timeout(MEND_PATIENCE, again).await, Ok(Ok(())))
+    }
+
+    /// The same, and back to the pool.
+    pub(super) async fn mend(mut self) {
+        if self.reset().await {
             self.give_back();
         }
     }

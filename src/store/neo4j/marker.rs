@@ -10,6 +10,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use neo4rs::summary::Counters;
 use neo4rs::{BoltMap, BoltType, Query, query};
 use serde::{Deserialize, Serialize};
 
@@ -31,9 +32,13 @@ pub(super) const STATEMENTS: [&str; 4] = [
 pub(super) const UNIQUE: [(&str, &str); 3] =
     [("OutriggerDecision", "id"), ("OutriggerDecision", "key"), ("OutriggerLog", "id")];
 
-const WRITE: &str = "MATCH (l:OutriggerLog {id: $log}) WHERE l.incarnation = $incarnation \
-     CREATE (:OutriggerDecision {id: $id, txn: $txn, outcome: 'committed', log: $log, durable: $durable, \
-     followers: $followers, key: $key, digest: $digest, created_at: datetime()})";
+const WRITE: &str = "MATCH (__ogr_l:OutriggerLog {id: $__ogr_log}) WHERE __ogr_l.incarnation = $__ogr_incarnation \
+     CREATE (:OutriggerDecision {id: $__ogr_id, txn: $__ogr_txn, outcome: 'committed', log: $__ogr_log, \
+     durable: $__ogr_durable, followers: $__ogr_followers, key: $__ogr_key, digest: $__ogr_digest, \
+     created_at: datetime()})";
+
+/// Stands between the marker and an operation in one text; a column of this name is never the operation's.
+pub(super) const ONE: &str = "__ogr_one";
 
 const FENCE: &str = "CREATE (:OutriggerDecision {id: $id, txn: $txn, outcome: 'aborted', log: $log, \
      durable: $durable, followers: [], created_at: datetime()})";
@@ -44,18 +49,37 @@ const OWN: &str = "MATCH (d:OutriggerDecision {id: $id}) MATCH (l:OutriggerLog {
 
 /// The first statement of a decider's transaction. It creates no node where the log's registered incarnation is another.
 pub(super) fn write(context: &TxnContext, tag: &str) -> Query {
+    with_marker(query(WRITE), context, tag)
+}
+
+/// The marker and an operation in one text. The marker's node is made before any clause of the operation runs, and
+/// where it is not made (another incarnation) there is no row for the operation to run on.
+pub(super) fn write_and(text: &str, params: BoltMap, context: &TxnContext, tag: &str) -> Query {
+    let both = format!("{WRITE} WITH 1 AS {ONE}\n{text}");
+    with_marker(Query::new(both).with_params(params), context, tag)
+}
+
+/// What the marker adds to a statement's counters.
+pub(super) fn uncount(counters: &mut Counters, context: &TxnContext) {
+    let properties = if context.key.is_some() { 9 } else { 7 };
+    counters.nodes_created = counters.nodes_created.saturating_sub(1);
+    counters.labels_added = counters.labels_added.saturating_sub(1);
+    counters.properties_set = counters.properties_set.saturating_sub(properties);
+}
+
+fn with_marker(query: Query, context: &TxnContext, tag: &str) -> Query {
     let Run { txn, .. } = context.run;
     let followers: Vec<String> = context.followers.iter().map(|store| store.as_str().to_owned()).collect();
     let (key, digest) = context.key.as_ref().map(|note| (note.key.clone(), hex(&note.digest))).unzip();
-    query(WRITE)
-        .param("log", context.owner.log.to_string())
-        .param("incarnation", integer(context.owner.incarnation.0))
-        .param("id", context.run.to_string())
-        .param("txn", txn.to_string())
-        .param("durable", integer(context.durable.as_u64()))
-        .param("followers", followers)
-        .param("key", key)
-        .param("digest", digest)
+    query
+        .param("__ogr_log", context.owner.log.to_string())
+        .param("__ogr_incarnation", integer(context.owner.incarnation.0))
+        .param("__ogr_id", context.run.to_string())
+        .param("__ogr_txn", txn.to_string())
+        .param("__ogr_durable", integer(context.durable.as_u64()))
+        .param("__ogr_followers", followers)
+        .param("__ogr_key", key)
+        .param("__ogr_digest", digest)
         .param(TAG, tag)
 }
 

@@ -9,6 +9,9 @@ pub(super) struct Look {
     pub(super) rowless: bool,
     /// A `RETURN` (or a clause that gives rows) stands in it: `expect.rows` counts rows.
     pub(super) returns: bool,
+    /// Plain clauses throughout: another clause may be put in front without changing what the text does. When in doubt
+    /// this is false, which costs a round trip and a third of the server's work.
+    pub(super) plain: bool,
 }
 
 /// Looks at one statement.
@@ -30,14 +33,39 @@ pub(super) fn look(text: &str) -> Result<Look, String> {
         matches!(word.as_str(), "RETURN" | "CALL" | "YIELD" | "SHOW" | "TERMINATE" | "EXPLAIN" | "PROFILE")
     };
     let returns = words.iter().any(gives_rows);
-    let writes = |word: &str| {
-        matches!(word, "CREATE" | "MERGE" | "SET" | "DELETE" | "DETACH" | "NODETACH" | "REMOVE" | "FOREACH")
+    let writes = |word: &String| {
+        matches!(word.as_str(), "CREATE" | "MERGE" | "SET" | "DELETE" | "DETACH" | "NODETACH" | "REMOVE" | "FOREACH")
     };
     let begins = matches!(
         first.as_str(),
-        "MATCH" | "OPTIONAL" | "UNWIND" | "WITH" | "CREATE" | "MERGE" | "FOREACH" | "LOAD" | "DELETE" | "DETACH"
+        "MATCH" | "OPTIONAL" | "UNWIND" | "WITH" | "CREATE" | "MERGE" | "FOREACH" | "DELETE" | "DETACH"
     );
-    Ok(Look { rowless: !returns && begins && words.iter().any(|word| writes(word)), returns })
+    // A union's other half, a subquery, a procedure, another graph, a schema command: none of them follows from the rows
+    // of the clause before it.
+    let odd = |word: &String| {
+        word.starts_with("__OGR")
+            || matches!(
+                word.as_str(),
+                "UNION"
+                    | "CALL"
+                    | "YIELD"
+                    | "USE"
+                    | "USING"
+                    | "LOAD"
+                    | "SHOW"
+                    | "TERMINATE"
+                    | "EXPLAIN"
+                    | "PROFILE"
+                    | "INDEX"
+                    | "CONSTRAINT"
+                    | "FINISH"
+            )
+    };
+    Ok(Look {
+        rowless: !returns && begins && words.iter().any(writes),
+        returns,
+        plain: begins && !words.iter().any(odd),
+    })
 }
 
 /// The bare words in upper case; a `:` that begins the text stays with its word.
@@ -90,15 +118,23 @@ mod tests {
             "MATCH (n:`RETURN`) DETACH DELETE n",
             "FOREACH (x IN [1] | CREATE (:X))",
         ] {
-            assert_eq!(look(text), Ok(Look { rowless: true, returns: false }), "{text}");
+            assert_eq!(look(text), Ok(Look { rowless: true, returns: false, plain: true }), "{text}");
         }
-        for text in
-            ["CREATE (n) RETURN n", "CALL db.labels()", "match (n) return n", "SHOW INDEXES", "EXPLAIN CREATE (n)"]
-        {
-            assert_eq!(look(text), Ok(Look { rowless: false, returns: true }), "{text}");
+        for (text, plain) in [
+            ("CREATE (n) RETURN n", true),
+            ("match (n) return n", true),
+            ("CALL db.labels()", false),
+            ("SHOW INDEXES", false),
+            ("EXPLAIN CREATE (n)", false),
+            ("MATCH (n) RETURN n UNION MATCH (m) RETURN m", false),
+            ("UNWIND [1] AS x CALL (x) { RETURN 1 AS y } RETURN y", false),
+            ("MATCH (__ogr_one) RETURN 1", false),
+            ("RETURN 1", false),
+        ] {
+            assert_eq!(look(text), Ok(Look { rowless: false, returns: true, plain }), "{text}");
         }
-        assert_eq!(look("MATCH (n)"), Ok(Look { rowless: false, returns: false }));
-        assert_eq!(look("DROP INDEX x"), Ok(Look { rowless: false, returns: false }));
+        assert_eq!(look("MATCH (n)"), Ok(Look { rowless: false, returns: false, plain: true }));
+        assert_eq!(look("DROP INDEX x"), Ok(Look { rowless: false, returns: false, plain: false }));
     }
 
     #[test]
