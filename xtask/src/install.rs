@@ -1,4 +1,4 @@
-//! What the stack needs from the system: looked for, and installed by apt when run as root.
+//! What the stack and the demo need from the system: looked for, and installed by apt when run as root.
 
 use std::fmt;
 use std::fs;
@@ -11,6 +11,8 @@ use anyhow::{Context, Result};
 use crate::{cache, tool};
 
 const APT_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// Where Debian's `wordnet-base` puts the dictionary.
+pub const WORDNET: &str = "/usr/share/wordnet";
 const CLUSTER_CONF: &str = "/etc/postgresql-common/createcluster.conf";
 
 /// A program that a step can't do without.
@@ -22,6 +24,8 @@ pub enum Need {
     Java,
     /// Maven, to fetch Neo4j.
     Maven,
+    /// WordNet's dictionary: the demo's corpus.
+    WordNet,
 }
 
 impl Need {
@@ -30,6 +34,7 @@ impl Need {
             Need::Postgres => "postgresql",
             Need::Java => "default-jre-headless",
             Need::Maven => "maven",
+            Need::WordNet => "wordnet-base",
         }
     }
 
@@ -38,6 +43,7 @@ impl Need {
             Need::Postgres => postgres_bin().is_some(),
             Need::Java => tool::which("java").is_some(),
             Need::Maven => tool::which("mvn").is_some(),
+            Need::WordNet => Path::new(WORDNET).join("data.noun").is_file(),
         }
     }
 }
@@ -51,7 +57,7 @@ pub struct Missing {
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "something is not installed that the stack needs; run\n    {}", self.command)
+        write!(f, "something is not installed that is needed here; run\n    {}", self.command)
     }
 }
 

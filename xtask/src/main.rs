@@ -1,7 +1,8 @@
-//! `cargo xtask …`: the stack of real stores, and the tests over it.
+//! `cargo xtask …`: the stack of real stores, the demo and the tests over it.
 //!
 //! Exit codes: 0 fine, 1 something failed, 2 wrong usage, 3 something must be installed first (the command is printed).
 
+use std::ffi::OsString;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,10 +12,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::json;
 use xtask::install::Missing;
 use xtask::stack::{Lifetime, Stack, Store, Wanted};
-use xtask::{suite, tool};
+use xtask::{demo, suite, tool};
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Outrigger's errands: real stores, tests")]
+#[command(name = "cargo xtask", about = "Outrigger's errands: real stores, the demo, tests")]
 struct Cli {
     #[command(subcommand)]
     errand: Errand,
@@ -25,6 +26,13 @@ enum Errand {
     /// Real PostgreSQL, Neo4j and Qdrant on loopback
     #[command(subcommand)]
     Stack(StackErrand),
+    /// A real corpus across all three, with kills on the way, beside direct writes
+    #[command(disable_help_flag = true)]
+    Demo {
+        /// `--help` shows them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<OsString>,
+    },
     /// Every check in order: format, lints, builds, tests on real stores, documentation
     Test(suite::Options),
 }
@@ -134,6 +142,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode> {
     match cli.errand {
         Errand::Test(options) => suite::run(&options).map(|passed| ExitCode::from(u8::from(!passed))),
+        Errand::Demo { options } => demo::run(&options).map(ExitCode::from),
         Errand::Stack(StackErrand::Up(up)) => stack_up(&up),
         Errand::Stack(StackErrand::Down { place, purge, when_stdin_closes }) => {
             if when_stdin_closes {

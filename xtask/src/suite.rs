@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::stack::{Stack, Wanted};
-use crate::{promtool, tool};
+use crate::{demo, promtool, tool};
 
 /// The longest step builds the Qdrant engine from nothing.
 const STEP_LIMIT: Duration = Duration::from_secs(90 * 60);
@@ -47,7 +47,7 @@ struct Step {
     run: fn(&Options) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 13] = [
     Step { name: "fmt", run: |_| cargo(&["fmt", "--all", "--check"]) },
     Step { name: "clippy", run: clippy },
     Step { name: "promtool", run: |_| promtool() },
@@ -56,7 +56,9 @@ const STEPS: [Step; 11] = [
     Step { name: "wal", run: |_| cargo(&["test", "-p", "outrigger-wal"]) },
     Step { name: "unit", run: |_| cargo(&["test", "-p", "outrigger", "--lib", "--bins"]) },
     Step { name: "xtask", run: |_| cargo(&["test", "-p", "xtask"]) },
+    Step { name: "demo-parts", run: |_| cargo(&["test", "-p", "xtask-demo"]) },
     Step { name: "integration", run: |_| integration() },
+    Step { name: "demo", run: |_| demo::small().map(|()| Outcome::Passed) },
     Step { name: "engine", run: |_| engine(&["test", "-p", ENGINE]) },
     Step { name: "doc", run: |_| documentation() },
 ];
