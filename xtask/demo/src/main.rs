@@ -129,8 +129,7 @@ async fn demo(options: &Options) -> Result<bool> {
 
     let binary = options.sidecar.clone().context("run it as `cargo xtask demo`, which builds the sidecar")?;
     let run = format!("demo-{seed}-{:08x}", rand::random::<u32>());
-    let orders =
-        voyage::Orders { binary, documents: corpus.clone(), writers, moments: moments.clone(), run, seed };
+    let orders = voyage::Orders { binary, documents: corpus.clone(), writers, moments: moments.clone(), run, seed };
     let bar = bar("Outrigger", documents);
     let voyage = voyage::sail(&stack, orders, &bar).await?;
     bar.finish();

@@ -105,9 +105,11 @@ impl Report {
         line("aborted by recovery", o.recovered_aborted.to_string(), none(), "");
         line("whole in all three stores", o.audit.whole.to_string(), d.audit.whole.to_string(), "");
         line("orphans", o.audit.orphans.to_string(), d.audit.orphans.to_string(), "0");
-        for stores in o.audit.orphans_by_stores.keys().chain(
-            d.audit.orphans_by_stores.keys().filter(|stores| !o.audit.orphans_by_stores.contains_key(*stores)),
-        ) {
+        for stores in
+            o.audit.orphans_by_stores.keys().chain(
+                d.audit.orphans_by_stores.keys().filter(|stores| !o.audit.orphans_by_stores.contains_key(*stores)),
+            )
+        {
             let count = |audit: &Audit| audit.orphans_by_stores.get(stores).copied().unwrap_or(0).to_string();
             line(&format!("  only in {stores}"), count(&o.audit), count(&d.audit), "");
         }
@@ -134,8 +136,10 @@ impl Report {
     fn remarks(&self) -> Vec<String> {
         let mut remarks = vec![
             String::new(),
-            "Direct writes: a row, then a node, then a point, by one process with as many writers, killed at the same".into(),
-            "documents and started again with what was not acknowledged. Development builds of sidecar and Qdrant.".into(),
+            "Direct writes: a row, then a node, then a point, by one process with as many writers, killed at the same"
+                .into(),
+            "documents and started again with what was not acknowledged. Development builds of sidecar and Qdrant."
+                .into(),
         ];
         remarks.extend(self.over_bounds.iter().map(|what| format!("OVER ITS BOUND: {what}")));
         remarks.extend(self.outrigger.audit.examples.iter().map(|what| format!("FAULT: {what}")));
