@@ -5,11 +5,6 @@
 //!       → headers, body, wire (JSON → TxnRequest, checked once) → Api → reply (status, problem, retry advice)
 //! ```
 
-#![expect(
-    clippy::result_large_err,
-    reason = "a Problem is made once a refusal, and moved a few frames up to its reply"
-)]
-
 mod access;
 mod api;
 mod body;

@@ -83,7 +83,13 @@ pub(super) async fn known_claims(core: &Core, request: &TxnRequest, parts: &mut 
 struct Back {
     part: usize,
     session: Box<dyn Session>,
-    outcome: Result<(Vec<String>, Vec<serde_json::Value>, Vec<Claim>), Problem>,
+    outcome: Result<Fruit, Problem>,
+}
+
+/// What a batch brought: each operation's id with its result, and the locks that were taken on the way.
+struct Fruit {
+    results: Vec<(String, serde_json::Value)>,
+    locked: Vec<Claim>,
 }
 
 /// Runs every operation. Sessions that were at work when something else refused may be gone afterwards: dropped, so that
@@ -114,9 +120,9 @@ pub(super) async fn run(
         let Some(back) = next else { break };
         parts[back.part].session = Some(back.session);
         match back.outcome {
-            Ok((ids, values, locked)) => {
-                results.extend(ids.into_iter().zip(values));
-                claims.extend(locked);
+            Ok(fruit) => {
+                results.extend(fruit.results);
+                claims.extend(fruit.locked);
             }
             Err(problem) => refusal = Some(refusal.unwrap_or(problem)),
         }
@@ -187,7 +193,7 @@ async fn one_batch(
     role: Role,
     session: &mut dyn Session,
     batch: &[BoundOp],
-) -> Result<(Vec<String>, Vec<serde_json::Value>, Vec<Claim>), Problem> {
+) -> Result<Fruit, Problem> {
     let mut locked = Vec::new();
     if role == Role::Redoer {
         // Points whose ids are results are locked as soon as they are known.
@@ -199,7 +205,8 @@ async fn one_batch(
     }
     let site = core.site(store)?;
     let values = site.call(StoreCall::Work, session.work(batch)).await?;
-    Ok((batch.iter().map(|bound| bound.op.id.clone()).collect(), values, locked))
+    let ids = batch.iter().map(|bound| bound.op.id.clone());
+    Ok(Fruit { results: ids.zip(values).collect(), locked })
 }
 
 /// Takes locks for a run, at most to its deadline.

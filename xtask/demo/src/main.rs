@@ -140,7 +140,8 @@ async fn demo(options: &Options) -> Result<bool> {
     bar.finish();
     let audit = audit::judge(&audit::look(&stack, place::DIRECT).await?, &corpus, &drift.acknowledged);
     let (acknowledged, seconds) = (drift.acknowledged.len(), drift.seconds);
-    let direct = Direct { acknowledged, seconds, documents_per_second: rate(documents, seconds), audit };
+    let direct =
+        Direct { kills: drift.kills, acknowledged, seconds, documents_per_second: rate(documents, seconds), audit };
 
     let passed = outrigger.is_clean(documents);
     let report = Report {

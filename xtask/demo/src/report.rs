@@ -50,6 +50,7 @@ pub(crate) struct Outrigger {
 /// By direct writes.
 #[derive(Serialize)]
 pub(crate) struct Direct {
+    pub(crate) kills: usize,
     pub(crate) acknowledged: usize,
     pub(crate) seconds: f64,
     pub(crate) documents_per_second: f64,
@@ -97,6 +98,7 @@ impl Report {
         };
         let (o, d) = (&self.outrigger, &self.direct);
         let none = || "-".to_owned();
+        line("killed", o.restarts.len().to_string(), d.kills.to_string(), "");
         line("acknowledged as committed", o.answers.committed.to_string(), d.acknowledged.to_string(), "");
         line("  of those replayed by their key", o.answers.replayed.to_string(), none(), "");
         line("aborted, then asked again", o.answers.aborted.to_string(), none(), "");
@@ -123,6 +125,7 @@ impl Report {
         for (n, restart) in o.restarts.iter().enumerate() {
             let name = format!("kill {} (at {}): ready in", n + 1, restart.at_documents);
             line(&name, format!("{:.0} ms", restart.ready_ms), none(), "< 1000 ms");
+            line("  of those, log read, door open", format!("{:.0} ms", restart.door_ms), none(), "");
             line("  all that was open ended in", format!("{:.0} ms", restart.recovered_ms), none(), "");
         }
         line("RssAnon idle", mib(o.rss_anon_idle_bytes), none(), "< 30 MiB");
