@@ -1,6 +1,13 @@
 //! `kill -9` at every named place, on real stores: afterwards the transaction is in all of them or in none, and the
 //! answer to "which?" agrees.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_wrap,
+    clippy::too_many_lines,
+    reason = "a test that panics has failed, and a table of cases is long"
+)]
+
 mod world;
 
 use std::time::Duration;

@@ -1,5 +1,12 @@
 //! Stores that are killed under load, each in turn, and come back: no orphan, nothing in doubt for long.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_wrap,
+    clippy::too_many_lines,
+    reason = "a test that panics has failed, and a table of cases is long"
+)]
+
 mod world;
 
 use std::sync::Arc;

@@ -1,5 +1,12 @@
 //! The contract on real stores: every plan, references, optimistic checks, keys, and bad input that leaves no effect.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_wrap,
+    clippy::too_many_lines,
+    reason = "a test that panics has failed, and a table of cases is long"
+)]
+
 mod world;
 
 use std::time::Duration;
@@ -11,7 +18,8 @@ use world::World;
 async fn every_plan_commits_and_says_who_decided() {
     let world = World::new("plans").await;
     let mut sidecar = world.start(&world.launch()).await;
-    let plans: [(&[&str], &str, &[&str], &[&str]); 6] = [
+    type Names = &'static [&'static str];
+    let plans: [(Names, &str, Names, Names); 6] = [
         (&["pg"], "pg", &[], &[]),
         (&["graph"], "graph", &[], &[]),
         (&["vectors"], "wal", &[], &["vectors"]),

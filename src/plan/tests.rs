@@ -22,8 +22,8 @@ fn the_six_plans() {
     let (pg, graph, vec) = (part("pg", PG), part("graph", NEO), part("vec", QDRANT));
     let none: Vec<String> = vec![];
     let some = |s: &str| vec![s.to_string()];
-    assert_eq!(shape(&[pg.clone()]), ("pg".into(), none.clone(), none.clone()));
-    assert_eq!(shape(&[graph.clone()]), ("graph".into(), none.clone(), none.clone()));
+    assert_eq!(shape(std::slice::from_ref(&pg)), ("pg".into(), none.clone(), none.clone()));
+    assert_eq!(shape(std::slice::from_ref(&graph)), ("graph".into(), none.clone(), none.clone()));
     assert_eq!(shape(&[pg.clone(), vec.clone()]), ("pg".into(), none.clone(), some("vec")));
     assert_eq!(shape(&[pg.clone(), graph.clone()]), ("graph".into(), some("pg"), none.clone()));
     assert_eq!(shape(&[pg, graph, vec.clone()]), ("graph".into(), some("pg"), some("vec")));

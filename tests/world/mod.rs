@@ -1,7 +1,12 @@
 //! What the end-to-end suites share: real stores, a sidecar as a child process, a client, and an audit that looks into
 //! the three stores without asking the sidecar.
 
-#![allow(dead_code, unreachable_pub, reason = "each suite uses its own part, and a test crate has no outside")]
+#![allow(
+    clippy::unwrap_used,
+    dead_code,
+    unreachable_pub,
+    reason = "each suite uses its own part, and a test crate has no outside"
+)]
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

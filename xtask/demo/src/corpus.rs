@@ -118,10 +118,10 @@ fn connect(chosen: Vec<Entry<'_>>) -> Vec<Document> {
     let describe = |(n, entry): (usize, &Entry<'_>)| {
         let mut relations: Vec<Relation> = Vec::new();
         for (symbol, offset) in &entry.pointers {
-            if let Some(&to) = index.get(offset).filter(|to| **to < n) {
-                if relations.iter().all(|known| known.to != to) {
-                    relations.push(Relation { kind: (*symbol).to_owned(), to });
-                }
+            if let Some(&to) = index.get(offset).filter(|to| **to < n)
+                && relations.iter().all(|known| known.to != to)
+            {
+                relations.push(Relation { kind: (*symbol).to_owned(), to });
             }
         }
         relations.sort_by_key(|relation| chosen[relation.to].offset);
