@@ -5,7 +5,7 @@
 //! | [`stack`] | real PostgreSQL, Neo4j and Qdrant on free loopback ports: up, down, killed, restarted |
 //! | [`sidecar`] | the sidecar as a child process: started, killed, asked whether it is ready |
 //! | [`suite`] | `cargo xtask test`: every check in order, each with its time |
-//! | [`bench`] | `cargo xtask bench`: the ladder, built for release and run |
+//! | [`mod@bench`] | `cargo xtask bench`: the ladder, built for release and run |
 //! | [`demo`] | `cargo xtask demo`: builds and runs the program in `xtask/demo` |
 //! | [`install`] | what is missing is installed, or named with the exact command |
 //! | [`promtool`] | Prometheus' checker of alert rules, taken out of Debian's package |
