@@ -1,7 +1,7 @@
 //! What the operator wants: one TOML file, overridable key by key from the environment.
 //!
 //! The danger here is a typing error that nobody notices: `wait_timout_ms = 100` is a wish that silently is not
-//! granted. So every key is read by name through [`reader`], and a key that nobody asked for is a fault. All faults of
+//! granted. So every key is read by name through `reader`, and a key that nobody asked for is a fault. All faults of
 //! a configuration are reported together, each naming its key.
 //!
 //! ```text

@@ -5,7 +5,7 @@
 //! sidecar's commit may still sit in a socket. So recovery *fences*: it inserts the marker itself. Either that goes in,
 //! and the late commit can never succeed; or uniqueness refuses it, and the marker that stands there is the verdict.
 //!
-//! [`RecoveryPlan`] is pure and sorts every open run into exactly one bucket; [`resume`] then walks in at the second
+//! [`RecoveryPlan`] is pure and sorts every open run into exactly one bucket; `resume` then walks in at the second
 //! half of the live path. There is no second copy of it.
 
 use std::sync::{Arc, PoisonError};

@@ -2,8 +2,8 @@
 //!
 //! The danger: Neo4j cannot promise to commit later, and a COMMIT whose answer is lost leaves nobody knowing. The
 //! remedy: every transaction that decides begins by creating a node under a uniqueness constraint that no two
-//! transactions can both commit ([`marker`]). Whoever comes later tries to create the same node: it either goes in, and
-//! then the lost COMMIT can never land any more, or it is refused, and then it has landed ([`recovery`]).
+//! transactions can both commit (`marker`). Whoever comes later tries to create the same node: it either goes in, and
+//! then the lost COMMIT can never land any more, or it is refused, and then it has landed (`recovery`).
 //!
 //! ```text
 //!   Neo4j (Store, Marks) ── Shared ─┬─ users' links    one connection each, closed when dropped  (link)
