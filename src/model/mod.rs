@@ -9,3 +9,4 @@ pub mod request;
 pub mod state;
 pub mod statement;
 pub mod view;
+pub mod wait;

@@ -27,6 +27,7 @@ use crate::model::ids::{LogId, LogOwner, Lsn, Run, StoreName};
 use crate::model::powers::{Powers, Role};
 use crate::model::problem::Problem;
 use crate::model::request::{BoundOp, Isolation};
+use crate::model::wait::WaitEdge;
 
 /// Everything about a transaction that its sessions carry.
 #[derive(Clone, Debug)]
@@ -114,6 +115,29 @@ pub trait Store: Send + Sync {
 
     /// The redo side; `None` where writes cannot be repeated.
     fn redoes(&self) -> Option<&dyn Redoes>;
+
+    /// Who waits for whom in there; `None` where nobody waits inside the store (Qdrant) or it cannot tell.
+    fn blockers(&self) -> Option<&dyn Blockers> {
+        None
+    }
+}
+
+/// The side of a store that sees who waits for whom inside it, and can end a wait of ours.
+#[async_trait]
+pub trait Blockers: Send + Sync {
+    /// The edges of every wait that one of the runs in `waiting` is part of, followed through sessions of others that
+    /// wait themselves. Costs the store a query or two: asked only while somebody has waited for long.
+    ///
+    /// # Errors
+    /// [`Setback::Again`].
+    async fn waits(&self, waiting: &[Run]) -> Result<Vec<WaitEdge>, Setback>;
+
+    /// Ends what this run waits for in here: its statement fails, and its session can be rolled back at once. Harmless
+    /// when it does not wait (any more).
+    ///
+    /// # Errors
+    /// [`Setback::Again`].
+    async fn interrupt(&self, run: Run) -> Result<(), Setback>;
 }
 
 /// What probing found.
