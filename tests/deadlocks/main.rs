@@ -3,6 +3,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_wrap,
+    unreachable_pub,
     reason = "a test that panics has failed, and numbers here are small"
 )]
 

@@ -38,8 +38,12 @@ async fn a_circle_through_a_stranger_is_seen_by_name() {
     let (client, pid) = psql().await;
     client.batch_execute(&format!("BEGIN; {}", lock_row(&theirs))).await.unwrap();
     let run = fresh_run();
-    let session = subject.having_put(&subject.context(owner, run), &mine).await;
-    let waiter = subject.putting(session, &theirs);
+    let mut session = subject.having_put(&subject.context(owner, run), &mine).await;
+    let update = [op(&lock_row(&theirs), json!([]), false)];
+    let waiter = tokio::spawn(async move {
+        let done = session.work(&update).await;
+        (session, done)
+    });
     let edges = subject.edges(&[run], 1).await;
     assert_eq!(pairs(&edges), [(ours(run), stranger(pid))]);
     assert!(edges[0].resource.starts_with("row (") && edges[0].resource.ends_with(") of thing"), "{edges:?}");
@@ -137,7 +141,8 @@ async fn a_full_pool_blinds_nobody() {
     let (first, second) = (fresh_run(), fresh_run());
     let holder = subject.having_put(&subject.context(owner, first), &name).await;
     let waiter = subject.wanting(owner, second, &name).await;
-    let third = subject.store.open(&subject.context(owner, fresh_run()), Role::Decider);
+    let context = subject.context(owner, fresh_run());
+    let third = subject.store.open(&context, Role::Decider);
     assert!(timeout(std::time::Duration::from_millis(50), third).await.is_err(), "there is no third connection");
     assert_eq!(pairs(&subject.edges(&[second], 1).await), [(ours(second), ours(first))]);
     subject.blockers().interrupt(second).await.unwrap();

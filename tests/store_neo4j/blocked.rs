@@ -1,6 +1,5 @@
 //! Who else may be in the way in Neo4j: strangers, and holders whose connection has been replaced.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use outrigger::model::powers::Role;
@@ -75,7 +74,8 @@ async fn a_full_pool_blinds_nobody() {
     let (first, second) = (fresh_run(), fresh_run());
     let holder = subject.having_put(&subject.context(owner, first), &name).await;
     let waiter = subject.wanting(owner, second, &name).await;
-    let third = subject.store.open(&subject.context(owner, fresh_run()), Role::Decider);
+    let context = subject.context(owner, fresh_run());
+    let third = subject.store.open(&context, Role::Decider);
     assert!(timeout(Duration::from_millis(50), third).await.is_err(), "there is no third connection");
     assert_eq!(pairs(&subject.edges(&[second], 1).await), [(ours(second), ours(first))]);
     subject.blockers().interrupt(second).await.unwrap();
@@ -89,7 +89,7 @@ async fn an_idle_holder_on_a_replaced_connection_is_known() {
     let (direct, _turn) = subject().await;
     let owner = direct.registered().await;
     let proxy = Proxy::start(Cut::BeforeCommit).await;
-    let subject = Subject { store: proxy.store() as Arc<Neo4j>, ..direct };
+    let subject = Subject { store: proxy.store(), ..direct };
     let name = subject.standing(owner).await;
     for round in 0..2 {
         // One connection rests in the pool, another is at work, when both are cut.

@@ -1,7 +1,7 @@
 //! The contract suite and Neo4j's own checks against a real server.
 
 // Helpers outside of `#[test]` functions are tests all the same.
-#![allow(clippy::unwrap_used)]
+#![allow(unreachable_pub, clippy::unwrap_used)]
 
 mod blocked;
 #[path = "../contract/mod.rs"]

@@ -1,7 +1,7 @@
 //! Who waits for whom inside Neo4j, and how a wait of ours is ended.
 //!
-//! The server's list of transactions names the blockers of each that is blocked, by transaction. A running statement
-//! shows our tag among its parameters, so a waiter names itself. A *holder* may be idle and then shows no statement: it
+//! The server's list of transactions names the blockers of each that is blocked, and theirs in turn: what is behind
+//! another blocker is taken out again, so that an edge is one wait for one holder. A running statement shows our tag among its parameters, so a waiter names itself. A *holder* may be idle and then shows no statement: it
 //! is known by its connection, whose spot each of our links has learnt once (`link`).
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -13,6 +13,7 @@ use neo4rs::{BoltType, query};
 
 use super::Neo4j;
 use super::control::{blockers, text, whole};
+use super::errors::Fault;
 use super::link::Spot;
 use super::values::Row;
 use crate::clock;
@@ -62,7 +63,7 @@ impl Blockers for Neo4j {
     async fn interrupt(&self, run: Run) -> Result<(), Setback> {
         let store = &self.shared;
         for place in store.seats.interrupt(run) {
-            let end = query(END).param("tag", &*place.tag).param("spot", place.spot.get().as_deref());
+            let end = query(END).param("tag", &*place.tag).param("spot", place.spot.get());
             store.control.look(end).await.map_err(|fault| Setback::Again(fault.say(&store.name)))?;
         }
         Ok(())
@@ -76,11 +77,19 @@ struct Open {
     spot: String,
     user: String,
     blocked_by: Vec<String>,
-    /// For how long, in microseconds.
-    waited_us: i64,
+    since_us: i64,
     /// What it waits for, for people.
     resource: String,
     epoch: u64,
+}
+
+impl Neo4j {
+    /// Asks both questions of this file once, of nobody: a server that has just started takes a quarter of a second to
+    /// plan each, and is not to do it while somebody waits in a circle.
+    pub(super) async fn rehearse_looks(&self) -> Result<(), Fault> {
+        self.shared.control.look(query(OPEN)).await?;
+        self.shared.control.look(query(END).param("tag", "").param("spot", "")).await.map(drop)
+    }
 }
 
 impl Open {
@@ -98,7 +107,7 @@ impl Open {
             spot: text(row, "spot").unwrap_or_default(),
             user: text(row, "user").unwrap_or_default(),
             blocked_by: blockers(&text(row, "status").unwrap_or_default()),
-            waited_us: whole(row, "waited").unwrap_or(0).saturating_mul(1000),
+            since_us: clock::now_us() - whole(row, "waited").unwrap_or(0).saturating_mul(1000),
             resource: resource(&kind, &ids, &mode),
             epoch: epoch.finish(),
         })
@@ -141,8 +150,8 @@ impl<'a> Names<'a> {
         let ours = self.run(txn).and_then(|run| self.waiting.party(run));
         ours.unwrap_or_else(|| {
             let Open { id, user, spot, .. } = txn;
-            let user = if user.is_empty() { "somebody" } else { user };
-            let (connection, address) = spot.split_once(' ').unwrap_or((spot, "an unknown address"));
+            let user = if user.is_empty() { "somebody" } else { user.as_str() };
+            let (connection, address) = spot.split_once(' ').unwrap_or((spot.as_str(), "an unknown address"));
             Party::Foreign(format!("{}: {id} of {user} at {address} ({connection})", self.store).into())
         })
     }
@@ -158,8 +167,8 @@ impl<'a> Names<'a> {
             if !followed.insert(&waiter.id) {
                 continue;
             }
-            for id in &waiter.blocked_by {
-                let holder = by_id.get(id.as_str()).copied();
+            for id in nearest(waiter, &by_id) {
+                let holder = by_id.get(id).copied();
                 to_follow.extend(holder);
                 let party = holder.map_or_else(|| self.unseen(id), |holder| self.party(holder));
                 edges.push(self.edge(waiter, party));
@@ -181,9 +190,18 @@ impl<'a> Names<'a> {
             source: Source::Store(self.store.clone()),
             resource: waiter.resource.clone(),
             epoch: waiter.epoch,
-            since_us: clock::now_us() - waiter.waited_us,
+            since_us: waiter.since_us,
         }
     }
+}
+
+/// The blockers of `waiter` that it does not only wait for because another one does. (A knot inside Neo4j, where two
+/// are behind each other, keeps all: Neo4j is about to break it by itself.)
+fn nearest<'a>(waiter: &'a Open, by_id: &HashMap<&str, &'a Open>) -> Vec<&'a str> {
+    let behind = |one: &str, other: &str| by_id.get(one).is_some_and(|one| one.blocked_by.iter().any(|id| id == other));
+    let all = || waiter.blocked_by.iter().map(String::as_str);
+    let farther = |id: &str| all().any(|other| other != id && behind(other, id) && !behind(id, other));
+    all().filter(|id| !farther(id)).collect()
 }
 
 /// `node 17 (EXCLUSIVE)`.
@@ -202,4 +220,53 @@ fn strings(row: &Row, column: &str) -> Vec<String> {
         _ => None,
     });
     texts.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn open(id: &str, blocked_by: &[&str]) -> Open {
+        Open {
+            id: id.to_owned(),
+            tag: None,
+            spot: format!("bolt-{id} here"),
+            user: String::new(),
+            blocked_by: blocked_by.iter().map(|id| (*id).to_owned()).collect(),
+            since_us: 0,
+            resource: String::new(),
+            epoch: 0,
+        }
+    }
+
+    #[test]
+    fn blockers_of_blockers_are_left_out() {
+        // a waits for b, b for c and d; x and y for each other.
+        let all = [
+            open("a", &["b", "c", "d", "gone"]),
+            open("b", &["c", "d"]),
+            open("c", &[]),
+            open("d", &[]),
+            open("x", &["y"]),
+            open("y", &["x"]),
+            open("z", &["x", "y"]),
+        ];
+        let by_id: HashMap<&str, &Open> = all.iter().map(|txn| (txn.id.as_str(), txn)).collect();
+        let nearest = |id: &str| nearest(by_id[id], &by_id);
+        assert_eq!(nearest("a"), ["b", "gone"]);
+        assert_eq!(nearest("b"), ["c", "d"]);
+        assert_eq!(nearest("z"), ["x", "y"]);
+        assert_eq!((nearest("x"), nearest("c")), (vec!["y"], vec![]));
+    }
+
+    #[test]
+    fn strangers_have_one_name() {
+        let (store, waiting) = (StoreName::from("graph"), Waiting::new(&[]));
+        let names = Names::new(&store, &waiting, Vec::new(), &[]);
+        let mut txn = open("7", &[]);
+        assert_eq!(names.party(&txn).to_string(), "graph: 7 of somebody at here (bolt-7)");
+        txn.user = "alice".to_owned();
+        txn.spot = String::new();
+        assert_eq!(names.party(&txn).to_string(), "graph: 7 of alice at an unknown address ()");
+    }
 }

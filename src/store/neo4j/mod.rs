@@ -220,8 +220,7 @@ impl Store for Neo4j {
         self.ensure_marks(init).await?;
         self.learn_ids().await?;
         let mut warnings = Vec::new();
-        let seen = store.control.ask(query("SHOW TRANSACTIONS YIELD transactionId RETURN count(*) AS n")).await;
-        if seen.is_err() {
+        if self.rehearse_looks().await.is_err() {
             warnings.push(
                 "our user may not list transactions: sessions that stand in recovery's way cannot be ended, and a \
                  statement that waits for a lock is ended only at the transaction's deadline, even in a deadlock"

@@ -75,8 +75,7 @@ impl Blockers for Postgres {
         if pids.is_empty() {
             return Ok(Vec::new());
         }
-        let ask = async |conn: &Conn| conn.client.query_typed(WAITS, &[(&pids, Type::INT4_ARRAY)]).await.map_err(again);
-        let rows = self.inner.look(ask).await?;
+        let rows = self.inner.wait_rows(&pids).await?;
         let names = Names::new(&self.inner, &waiting, self.inner.seats.still(seats));
         let mut edges = Vec::with_capacity(rows.len());
         for row in &rows {
@@ -99,6 +98,16 @@ impl Blockers for Postgres {
 }
 
 impl Inner {
+    async fn wait_rows(&self, pids: &[i32]) -> Result<Vec<Row>, Setback> {
+        let ask = async |conn: &Conn| conn.client.query_typed(WAITS, &[(&pids, Type::INT4_ARRAY)]).await.map_err(again);
+        self.look(ask).await
+    }
+
+    /// Asks once, of nobody: whether we may, and so that the connection stands when it is needed.
+    pub(super) async fn rehearse_look(&self) -> Result<(), Setback> {
+        self.wait_rows(&[]).await.map(drop)
+    }
+
     /// One short statement on the detector's own connection: it must get through when all others are taken.
     async fn look<T, F>(&self, act: F) -> Result<T, Setback>
     where

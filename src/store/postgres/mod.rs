@@ -248,6 +248,9 @@ impl Store for Postgres {
                     .push(format!("{name} is off: a crash of the machine can lose or damage committed transactions"));
             }
         }
+        if let Err(Setback::Again(why) | Setback::Final(why)) = inner.rehearse_look().await {
+            warnings.push(format!("deadlocks that run through it will not be seen: {why}"));
+        }
         inner.can_prepare.store(slots > 0, Ordering::Relaxed);
         conn.at_rest = true;
         inner.admin.adopt(conn);
