@@ -100,7 +100,10 @@ impl Bank {
                 _ => lost.push(reply),
             }
         }
-        let [victim] = lost.as_slice() else { panic!("{} of {number} gave way", lost.len()) };
+        let [victim] = lost.as_slice() else {
+            let bodies: Vec<&Value> = lost.iter().map(|reply| &reply.body).collect();
+            panic!("{} of {number} gave way: {bodies:#?}", lost.len())
+        };
         victim.must_be(409, "deadlock");
         assert_eq!(victim.body["retryable"], true);
         let records = self.deadlocks().await;

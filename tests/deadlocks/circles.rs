@@ -56,10 +56,10 @@ async fn two_that_want_more_of_what_both_share() {
     let both = |account: i64| {
         let points = json!([{"id": account, "vector": [0.1, 0.2, 0.3, 0.4], "payload": {"of": account}}]);
         let filter = json!({"must": [{"key": "of", "match": {"value": {"$ref": "r#/rows/0/id"}}}]});
-        // A point takes the collection IX, a delete by filter takes it X.
+        // The point's lock comes with the collection's IX, before any work; the delete by filter then wants it X.
         json!([bank.row("r", account, 1, 600, None),
-               {"id": "p", "store": "vectors", "collection": name, "upsert": {"points": points}},
-               {"id": "d", "store": "vectors", "collection": name, "delete": {"filter": filter}}])
+               {"id": "d", "store": "vectors", "collection": name, "delete": {"filter": filter}},
+               {"id": "p", "store": "vectors", "collection": name, "upsert": {"points": points}}])
     };
     let sent = vec![bank.send(both(1)), bank.send(both(2))];
     bank.one_victim(sent, &["locks"]).await;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::bank::{ACCOUNTS, Bank, check_circle, edges};
 
 /// Transfers, unless the environment says otherwise.
-const ROUNDS: usize = 200;
+const ROUNDS: usize = 100;
 const CLIENTS: usize = 12;
 
 #[derive(Default)]
@@ -128,6 +128,9 @@ fn report(bank: &Bank, history: &History, rounds: usize, took: Duration) {
     println!("{rounds} transfers by {CLIENTS} clients in {took:?}; attempts {:?}", history.attempts.lock().unwrap());
     println!("{} deadlocks by source {sources:?}", deadlocks.len());
     println!("broken after ms: p50 {} p90 {} p99 {} most {}", at(0.5), at(0.9), at(0.99), at(1.0));
+    for slow in deadlocks.values().filter(|record| record["broken_after_ms"].as_f64().is_some_and(|ms| ms > 1000.0)) {
+        println!("slow: {slow}");
+    }
     let metrics = bank.sidecar.metrics().unwrap();
     let reasons: Vec<&str> = metrics.lines().filter(|line| line.starts_with("outrigger_attempts_total")).collect();
     println!("{}", reasons.join("\n"));

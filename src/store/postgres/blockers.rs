@@ -25,6 +25,10 @@ use crate::store::{Blockers, Setback};
 /// How long one look (or one interruption) may take, its connection included.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// What the detector's connection calls itself: the same before and after the log is known, so that it is there when it
+/// is needed. A ghost of it harms nobody: it only looks, and cancels what carries its own incarnation's name.
+const LOOKOUT: &str = "outrigger/lookout";
+
 /// A backend, as sure as it can be named: pids are used again.
 #[derive(Clone, Debug)]
 pub(super) struct Backend {
@@ -113,7 +117,7 @@ impl Inner {
     where
         F: AsyncFnOnce(&Conn) -> Result<T, Setback>,
     {
-        on(&self.lookout, &self.session_name(), LOOK, act).await
+        on(&self.lookout, LOOKOUT, LOOK, act).await
     }
 }
 
