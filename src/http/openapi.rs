@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use serde_json::Value;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::Operation as OpenApiOperation;
@@ -21,11 +22,18 @@ use crate::model::problem::Code;
         title = "Outrigger",
         description = "Writes across PostgreSQL, Qdrant and Neo4j happen together or not at all. An answer is one of three: it happened, it did not, or it is not known yet and here is where to ask.",
     ),
-    paths(handler::submit, handler::list, handler::show, handler::key, handler::status, handler::open_api),
+    paths(handler::submit, handler::list, handler::show, handler::key, handler::deadlocks, handler::status, handler::open_api),
     components(schemas(ProblemDocument)),
     security((), ("bearer" = [])),
 )]
 struct Contract;
+
+/// The last deadlocks.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Deadlocks {
+    /// Newest first.
+    pub(super) deadlocks: Vec<crate::txn::DeadlockView>,
+}
 
 /// A one-shot transaction. Members that are not listed are refused.
 #[derive(ToSchema)]
