@@ -36,6 +36,7 @@ pub use self::past::{DeadlockView, NodeView, WaitForView};
 use super::atomic::End;
 use super::core::Core;
 use super::entry::Entry;
+use super::site::Gate;
 use crate::clock;
 use crate::lock::{Deadlock, Score, rank};
 use crate::metrics::DeadlockSource;
@@ -128,7 +129,7 @@ async fn look(core: &Arc<Core>, old: &BTreeMap<StoreName, Vec<Run>>) {
 /// Our table's edges and those of the stores in which something has waited for long, all asked at the same time.
 async fn gather(core: &Core, old: &BTreeMap<StoreName, Vec<Run>>) -> Vec<WaitEdge> {
     let asking = old.iter().map(|(store, runs)| async move {
-        let site = core.site(store).ok()?;
+        let site = core.site(store).ok().filter(|site| !matches!(site.gate(), Gate::Down(_)))?;
         let blockers = site.store.blockers()?;
         let start = Instant::now();
         let answer = timeout(PATIENCE, blockers.waits(runs)).await;
