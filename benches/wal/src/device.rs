@@ -1,0 +1,67 @@
+//! Bytes that a record costs the device.
+//!
+//! Two counters, both the kernel's. `device`: sectors that the block device under the log completed, everybody's on this
+//! machine, the file system's own journal among them; on a quiet machine that is ours, and the row of nobody shows what
+//! is not. `process`: `write_bytes` of `/proc/self/io`, pages that this process made dirty, counted when they become
+//! dirty: a page that is dirtied twice before it is written counts once, and what the file system adds does not count.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::fs::{major, minor, stat};
+
+use crate::payload;
+use crate::peers::Log;
+
+/// Pause before each lone record: long enough for whatever a log does when idle.
+const PAUSE: Duration = Duration::from_millis(10);
+const RECORDS: u64 = 60;
+
+/// Bytes for each record.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PerRecord {
+    pub(crate) device: f64,
+    pub(crate) process: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Counters {
+    device: u64,
+    process: u64,
+}
+
+impl Counters {
+    fn read(dir: &Path) -> Result<Counters> {
+        let device = stat(dir)?.st_dev;
+        let path = format!("/sys/dev/block/{}:{}/stat", major(device), minor(device));
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        let sectors: u64 = text.split_whitespace().nth(6).context("sectors written")?.parse()?;
+        let text = std::fs::read_to_string("/proc/self/io")?;
+        let line = text.lines().find_map(|line| line.strip_prefix("write_bytes: ")).context("write_bytes")?;
+        Ok(Counters { device: sectors * 512, process: line.parse()? })
+    }
+}
+
+/// Writes lone records, one at a time with pauses between; `None` writes nothing, as often.
+pub(crate) fn lone(dir: &Path, log: Option<&dyn Log>, size: usize, seed: u64) -> Result<PerRecord> {
+    let mut bytes = payload::make(seed, 0, size);
+    let mut append = |number: u64| -> Result<()> {
+        payload::stamp(&mut bytes, number);
+        log.map_or(Ok(()), |log| log.append(number, &bytes))
+    };
+    // Whatever opening left to be written is not the records'.
+    append(0)?;
+    rustix::fs::sync();
+    std::thread::sleep(Duration::from_millis(200));
+    let before = Counters::read(dir)?;
+    let begun = Instant::now();
+    for number in 1..=RECORDS {
+        std::thread::sleep((PAUSE * u32::try_from(number)?).saturating_sub(begun.elapsed()));
+        append(number)?;
+    }
+    std::thread::sleep(PAUSE * 2);
+    let after = Counters::read(dir)?;
+    let each = |before: u64, after: u64| after.saturating_sub(before) as f64 / RECORDS as f64;
+    Ok(PerRecord { device: each(before.device, after.device), process: each(before.process, after.process) })
+}
