@@ -38,7 +38,7 @@
 //! | spare | a segment prepared ahead; the last one is the reserve | preallocated log file |
 //!
 //! Inside: `format` (bytes) ← `storage` (files) ← `scan` (reading) ← `recover` (opening) ← `log` (the open log), and
-//! `inspect` beside it for the offline tools. Each names only those before it.
+//! `inspect` and `repair` beside it for the offline tools. Each names only those before it.
 //!
 //! Linux only. No async runtime, no knowledge of what the records mean.
 
@@ -49,6 +49,7 @@ mod log;
 mod lsn;
 mod options;
 mod recover;
+pub mod repair;
 mod scan;
 mod storage;
 

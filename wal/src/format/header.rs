@@ -125,7 +125,7 @@ impl SegmentHeader {
 }
 
 /// File name of the segment with this number.
-fn segment_name(number: u64) -> String {
+pub(crate) fn segment_name(number: u64) -> String {
     format!("{number:020}.wal")
 }
 

@@ -6,7 +6,7 @@
 mod header;
 mod record;
 
-pub(crate) use header::{HeaderFault, Link, SegmentHeader, VERSION};
+pub(crate) use header::{HeaderFault, Link, SegmentHeader, VERSION, segment_name};
 pub(crate) use record::{Class, Frame, RecordFault, RecordHeader, encode, encode_internal, precheck, verify};
 
 /// The page: unit of the header, of zero-filling and of the distance between a group and its seal.

@@ -140,10 +140,7 @@ impl Wal {
     /// As [`open`](Wal::open).
     pub fn open_on(storage: Arc<dyn Storage>, options: Options) -> Result<(Wal, Recovery), WalError> {
         options.check_simulated()?;
-        let lock = storage.lock().map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => WalError::Locked { dir: storage.place() },
-            _ => WalError::io("lock", storage.place())(error),
-        })?;
+        let lock = recover::lock(&*storage)?;
         let (opened, recovery) = recover::open(&*storage, &options)?;
         let header = opened.segments.last().expect("an open log has a segment").clone();
         let shared = Arc::new(Shared {

@@ -8,6 +8,7 @@
 //!
 //! Each step may be cut off at any point and found again by the next opening, which comes to the same verdict.
 
+use std::any::Any;
 use std::time::{Duration, Instant};
 
 use crate::format::{Link, PAGE, SegmentHeader};
@@ -54,6 +55,14 @@ pub(crate) struct Opened {
 
 /// Names of files that are being made; what is left of them after a crash is nobody's.
 pub(crate) const UNFINISHED: &str = ".wal.tmp";
+
+/// Becomes the log's owner, until the guard is dropped.
+pub(crate) fn lock(storage: &dyn Storage) -> Result<Box<dyn Any + Send + Sync>, WalError> {
+    storage.lock().map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => WalError::Locked { dir: storage.place() },
+        _ => WalError::io("lock", storage.place())(error),
+    })
+}
 
 /// Opens the log, whose lock is held, or makes a new one in an empty place.
 pub(crate) fn open(storage: &dyn Storage, options: &Options) -> Result<(Opened, Recovery), WalError> {

@@ -66,6 +66,15 @@ pub trait Storage: Send + Sync + Debug {
     /// What the operating system says.
     fn remove(&self, name: &str) -> io::Result<()>;
 
+    /// Gives the file a second name in the folder `quarantine`, where no opening looks, and makes that name durable. The
+    /// first name stays. Gives the name there; a second call for the same file changes nothing.
+    ///
+    /// # Errors
+    /// `Unsupported` where there is no such folder; what the operating system says.
+    fn set_aside(&self, name: &str) -> io::Result<String> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, format!("{name} cannot be set aside here")))
+    }
+
     /// Makes all creations, renames and removals so far durable.
     ///
     /// # Errors
