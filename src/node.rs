@@ -11,6 +11,7 @@
 pub mod stores;
 
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -91,6 +92,7 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Node
         }
         Err(error) => match damage(&error) {
             Some(reason) => {
+                let reason = with_remedy(reason, &config.journal.dir).await;
                 tracing::error!(reason, "the log cannot be used: repair mode, nothing is run");
                 let stores =
                     config.stores.values().map(|store| (store.name.to_string(), store.settings.kind())).collect();
@@ -202,6 +204,18 @@ pub fn makings(config: &Config, (journal, opened): (Journal, OpenReport), metric
             sweep_every: SWEEP_EVERY.min(config.journal.marker_grace.max(LEAST_SWEEP)),
         },
         since,
+    }
+}
+
+/// The reason, and what `wal repair` can and cannot do about it. Reads the log once more, off the runtime's workers.
+async fn with_remedy(reason: String, dir: &Path) -> String {
+    let dir = dir.to_owned();
+    match tokio::task::spawn_blocking(move || outrigger_wal::repair::plan(&dir)).await {
+        Ok(Ok(plan)) if !plan.damage.is_empty() => {
+            format!("{reason}. {plan}. `outrigger wal repair` shows the same, and does it with `--yes`")
+        }
+        // A log that is whole and does not decode, or cannot be read now, is nothing that repair mends.
+        _ => reason,
     }
 }
 

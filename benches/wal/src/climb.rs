@@ -1,6 +1,10 @@
-//! The rounds. Each climbs every rung with a log made just now, so that no rung finds what another one left.
+//! The rounds. Each begins with new logs, one for each peer and payload size, and climbs all rungs on them. Nothing is
+//! removed before the end: what a file system does with freed blocks would fall on whoever is next.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rand::SeedableRng;
@@ -9,9 +13,12 @@ use rand::seq::SliceRandom;
 
 use crate::Options;
 use crate::device::{self, PerRecord};
-use crate::limit;
+use crate::limit::Raw;
 use crate::measure::{self, Load, Measured, Writers};
-use crate::peers::{Peer, Purpose};
+use crate::peers::{Log, Peer, Purpose};
+
+/// Between opening all logs and the first rung, for the device to come to rest.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// What is measured at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +73,28 @@ fn rungs(options: &Options, peers: usize) -> Vec<Rung> {
     all
 }
 
+/// What a round writes to, for one payload size.
+struct Opened {
+    size: usize,
+    raw: Raw,
+    logs: Vec<(Arc<dyn Log>, Arc<AtomicU64>)>,
+}
+
+impl Opened {
+    fn make(peers: &[Box<dyn Peer>], size: usize, dir: &Path) -> Result<Opened> {
+        let logs = peers.iter().enumerate().map(|(at, peer)| {
+            let place = dir.join(format!("{at}-{size}"));
+            std::fs::create_dir(&place)?;
+            let log = peer.open(&place, Purpose::Speed).with_context(|| format!("opening {}", peer.name()))?;
+            Ok((log, Arc::default()))
+        });
+        let logs = logs.collect::<Result<_>>()?;
+        let place = dir.join(format!("raw-{size}"));
+        std::fs::create_dir(&place)?;
+        Ok(Opened { size, raw: Raw::make(&place)?, logs })
+    }
+}
+
 /// Climbs.
 pub(crate) fn climb(options: &Options, peers: &[Box<dyn Peer>], place: &Path) -> Result<Climbed> {
     let mut climbed = Climbed {
@@ -80,27 +109,37 @@ pub(crate) fn climb(options: &Options, peers: &[Box<dyn Peer>], place: &Path) ->
     let mut order = rungs(options, peers.len());
     let mut rng = StdRng::seed_from_u64(options.seed);
     for round in 1..=options.rounds {
+        let dir = place.join(format!("round-{round}"));
+        std::fs::create_dir(&dir)?;
+        let opened: Vec<Opened> =
+            options.sizes.iter().map(|size| Opened::make(peers, *size, &dir)).collect::<Result<_>>()?;
+        rustix::fs::sync();
+        std::thread::sleep(SETTLE);
         order.shuffle(&mut rng);
         for rung in &order {
-            let dir = tempfile::tempdir_in(place)?;
-            on_rung(options, peers, *rung, dir.path(), &mut climbed).with_context(|| format!("{rung:?}"))?;
-            dir.close()?;
+            on_rung(options, &opened, *rung, &dir, &mut climbed).with_context(|| format!("{rung:?}"))?;
         }
         eprintln!("round {round} of {}", options.rounds);
     }
     Ok(climbed)
 }
 
-fn on_rung(options: &Options, peers: &[Box<dyn Peer>], rung: Rung, dir: &Path, climbed: &mut Climbed) -> Result<()> {
+fn on_rung(options: &Options, opened: &[Opened], rung: Rung, dir: &Path, climbed: &mut Climbed) -> Result<()> {
+    let (Rung::Limit { size, .. } | Rung::Peer { size, .. } | Rung::Lone { size, .. }) = rung;
+    let opened = opened.iter().find(|one| one.size == size).context("every size was opened")?;
     let measured = match rung {
-        Rung::Limit { writers, size } => limit::run(dir, writers, size, options.span())?,
+        Rung::Limit { writers, size } => opened.raw.run(writers, size, options.span())?,
         Rung::Peer { peer, who, writers, size } => {
-            let log = peers[peer].open(dir, Purpose::Speed)?;
-            measure::run(&log, Load { who, writers, size, span: options.span(), seed: options.seed })?
+            let (log, next) = &opened.logs[peer];
+            measure::run(log, next, Load { who, writers, size, span: options.span(), seed: options.seed })?
         }
         Rung::Lone { peer, size } => {
-            let log = peer.map(|peer| peers[peer].open(dir, Purpose::Speed)).transpose()?;
-            let cost = device::lone(dir, log.as_deref(), size, options.seed)?;
+            let nobody = AtomicU64::default();
+            let (log, next) = match peer {
+                Some(peer) => (Some(&*opened.logs[peer].0), &*opened.logs[peer].1),
+                None => (None, &nobody),
+            };
+            let cost = device::lone(dir, log, next, size, options.seed)?;
             enter(&mut climbed.lone, rung).push(cost);
             return Ok(());
         }

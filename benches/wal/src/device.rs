@@ -6,6 +6,7 @@
 //! dirty: a page that is dirtied twice before it is written counts once, and what the file system adds does not count.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -44,21 +45,24 @@ impl Counters {
 }
 
 /// Writes lone records, one at a time with pauses between; `None` writes nothing, as often.
-pub(crate) fn lone(dir: &Path, log: Option<&dyn Log>, size: usize, seed: u64) -> Result<PerRecord> {
+///
+/// `next` numbers the records of this log.
+pub(crate) fn lone(dir: &Path, log: Option<&dyn Log>, next: &AtomicU64, size: usize, seed: u64) -> Result<PerRecord> {
     let mut bytes = payload::make(seed, 0, size);
-    let mut append = |number: u64| -> Result<()> {
+    let mut append = || -> Result<()> {
+        let number = next.fetch_add(1, Ordering::Relaxed);
         payload::stamp(&mut bytes, number);
         log.map_or(Ok(()), |log| log.append(number, &bytes))
     };
-    // Whatever opening left to be written is not the records'.
-    append(0)?;
+    // What rungs before left to be written is not the records'.
+    append()?;
     rustix::fs::sync();
     std::thread::sleep(Duration::from_millis(200));
     let before = Counters::read(dir)?;
     let begun = Instant::now();
     for number in 1..=RECORDS {
         std::thread::sleep((PAUSE * u32::try_from(number)?).saturating_sub(begun.elapsed()));
-        append(number)?;
+        append()?;
     }
     std::thread::sleep(PAUSE * 2);
     let after = Counters::read(dir)?;

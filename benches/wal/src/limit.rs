@@ -16,25 +16,34 @@ const RECORD_HEADER: usize = 32;
 const FILE_BYTES: u64 = 64 << 20;
 const PAGE: [u8; 4096] = [0; 4096];
 
-/// Runs for `span`. The file is written and synced beforehand, so that no sync has to allocate.
-pub(crate) fn run(dir: &Path, writers: usize, size: usize, span: Duration) -> Result<Measured> {
-    let file = File::options().create_new(true).read(true).write(true).open(dir.join("raw"))?;
-    for at in (0..FILE_BYTES).step_by(PAGE.len()) {
-        file.write_all_at(&PAGE, at)?;
-    }
-    file.sync_all()?;
-    let bytes = vec![7; (size + RECORD_HEADER) * writers];
-    let (mut at, mut latencies) = (0, Vec::new());
-    let begun = Instant::now();
-    while begun.elapsed() < span {
-        let start = Instant::now();
-        file.write_all_at(&bytes, at)?;
-        file.sync_data()?;
-        latencies.extend(std::iter::repeat_n(start.elapsed(), writers));
-        at += bytes.len() as u64;
-        if at + bytes.len() as u64 > FILE_BYTES {
-            at = 0;
+/// A file that was written and synced beforehand, so that no sync has to allocate.
+pub(crate) struct Raw(File);
+
+impl Raw {
+    pub(crate) fn make(dir: &Path) -> Result<Raw> {
+        let file = File::options().create_new(true).read(true).write(true).open(dir.join("raw"))?;
+        for at in (0..FILE_BYTES).step_by(PAGE.len()) {
+            file.write_all_at(&PAGE, at)?;
         }
+        file.sync_all()?;
+        Ok(Raw(file))
     }
-    Ok(Measured { latencies, took: begun.elapsed() })
+
+    /// Writes and syncs for `span`.
+    pub(crate) fn run(&self, writers: usize, size: usize, span: Duration) -> Result<Measured> {
+        let bytes = vec![7; (size + RECORD_HEADER) * writers];
+        let (mut at, mut latencies) = (0, Vec::new());
+        let begun = Instant::now();
+        while begun.elapsed() < span {
+            let start = Instant::now();
+            self.0.write_all_at(&bytes, at)?;
+            self.0.sync_data()?;
+            latencies.extend(std::iter::repeat_n(start.elapsed(), writers));
+            at += bytes.len() as u64;
+            if at + bytes.len() as u64 > FILE_BYTES {
+                at = 0;
+            }
+        }
+        Ok(Measured { latencies, took: begun.elapsed() })
+    }
 }

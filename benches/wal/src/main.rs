@@ -56,7 +56,7 @@ struct Options {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Records in a damaged log
-    #[arg(long, default_value_t = 12_000)]
+    #[arg(long, default_value_t = 12_000, value_parser = clap::value_parser!(u64).range(100..=50_000))]
     records: u64,
     /// Where the logs are written: a real disk [default: the folder for temporary files]
     #[arg(long, value_name = "PATH")]

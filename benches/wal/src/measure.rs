@@ -53,13 +53,12 @@ pub(crate) struct Load {
     pub(crate) seed: u64,
 }
 
-/// Lets them write for the load's span.
-pub(crate) fn run(log: &Arc<dyn Log>, load: Load) -> Result<Measured> {
-    let next = AtomicU64::new(0);
-    warm_up(&**log, &next, load)?;
+/// Lets them write for the load's span. `next` numbers the records of this log.
+pub(crate) fn run(log: &Arc<dyn Log>, next: &Arc<AtomicU64>, load: Load) -> Result<Measured> {
+    warm_up(&**log, next, load)?;
     match load.who {
-        Writers::Threads => threads(&**log, &next, load),
-        Writers::Tasks => tasks(log, Arc::new(next), load),
+        Writers::Threads => threads(&**log, next, load),
+        Writers::Tasks => tasks(log, Arc::clone(next), load),
     }
 }
 

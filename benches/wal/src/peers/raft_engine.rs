@@ -28,6 +28,8 @@ pub(super) const ABSOLUTE: RaftEngine = RaftEngine {
 
 /// Raft groups have tables of their own in memory; writers that share one would wait for each other there.
 const GROUPS: u64 = 64;
+/// Values stay in memory until their key is written again. So many are more than a damaged log has.
+const KEYS: u64 = 1 << 16;
 
 impl RaftEngine {
     fn config(&self, dir: &Path) -> Config {
@@ -77,7 +79,7 @@ impl Peer for RaftEngine {
 impl Log for Engine {
     fn append(&self, number: u64, payload: &[u8]) -> Result<()> {
         let mut batch = LogBatch::with_capacity(1);
-        batch.put(number % GROUPS, number.to_be_bytes().to_vec(), payload.to_vec())?;
+        batch.put(number % GROUPS, (number % KEYS).to_be_bytes().to_vec(), payload.to_vec())?;
         self.write(&mut batch, true)?;
         Ok(())
     }
