@@ -195,10 +195,6 @@ pub fn verify_on(storage: &dyn Storage, progress: &mut dyn FnMut(u64, u64)) -> R
         witnessed_lsn: found.durable,
         torn_bytes,
         clean_shutdown: found.closed && torn_bytes == 0,
-        corrupt: found
-            .faults
-            .into_iter()
-            .map(Damage::from)
-            .collect(),
+        corrupt: found.faults.into_iter().map(Damage::from).collect(),
     })
 }
