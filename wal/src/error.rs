@@ -45,6 +45,17 @@ pub enum WalError {
         /// The highest version known here.
         supported: u32,
     },
+    /// The directory lies on a file system that keeps nothing over a power cut, or whose flushes mean nothing; nothing was
+    /// made there. [`Options::force_filesystem`](crate::Options::force_filesystem) opens the log all the same.
+    #[error(
+        "{dir} lies on {filesystem}, which does not keep what a log needs kept; put it on a local disk, or force it"
+    )]
+    Filesystem {
+        /// The log's directory.
+        dir: String,
+        /// The file system's name.
+        filesystem: &'static str,
+    },
     /// The payload can never fit, however empty the log is.
     #[error("a payload of {len} bytes exceeds the {max} bytes that fit into one segment")]
     TooLarge {

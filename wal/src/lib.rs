@@ -56,6 +56,6 @@ mod storage;
 pub use error::WalError;
 pub use log::{Appended, Durable, Reader, Record, Stats, Wal};
 pub use lsn::{LogId, Lsn, ParseLogIdError, ParseLsnError};
-pub use options::{Backend, FlushObserver, Options};
+pub use options::{Backend, FlushObserver, Flushed, Options};
 pub use recover::Recovery;
 pub use storage::{Access, SegmentFile, Storage, sim};

@@ -138,7 +138,12 @@ impl Follow {
                 Step::End(record) => {
                     self.witnessed = self.witnessed.max(record.durable);
                     let name = crate::format::segment_name(number);
-                    let Some((header, file)) = read_header(&*self.storage, number, &name)? else { return Ok(false) };
+                    let Some((header, file)) = read_header(&*self.storage, number, &name)? else {
+                        // The end record was written once the successor's name was durable. Where it is gone, it was
+                        // released, and only what is durable is released.
+                        let gone = !scan::list(&*self.storage)?.iter().any(|(listed, _)| *listed == number);
+                        return Ok(gone);
+                    };
                     self.witnessed = self.witnessed.max(header.durable);
                     walk = Walk::new(&header);
                     further = Some((header, file));

@@ -22,7 +22,7 @@ pub use reader::{Reader, Record};
 use crate::format::{SegmentHeader, max_payload};
 use crate::options::Options;
 use crate::recover::{self, Recovery};
-use crate::storage::{Directory, Storage};
+use crate::storage::{Directory, Storage, unfit};
 use crate::{LogId, Lsn, WalError};
 use flush::Watermark;
 use spares::{Claim, Spares};
@@ -103,8 +103,11 @@ pub struct Stats {
     pub flushes: u64,
     /// Bytes of the log's stream that they made durable.
     pub flushed_bytes: u64,
-    /// Bytes of the pages that they wrote; divided by `appended_bytes` it is the write amplification.
+    /// Bytes of the pages that they wrote. This and `prepared_bytes`, divided by `appended_bytes`, is the write
+    /// amplification.
     pub device_bytes: u64,
+    /// Bytes written to prepare segments and to begin them.
+    pub prepared_bytes: u64,
     /// How long the last flush took; zero before the first.
     pub last_flush: Duration,
     /// The first position that is still kept.
@@ -125,10 +128,14 @@ impl Wal {
     ///
     /// # Errors
     /// [`WalError::Locked`]: the log has an owner. [`WalError::Corrupt`]: acknowledged records are damaged; nothing was
-    /// changed. [`WalError::Unsupported`], [`WalError::Options`], [`WalError::Full`] (a new log only) and
-    /// [`WalError::Io`].
+    /// changed. [`WalError::Filesystem`], [`WalError::Unsupported`], [`WalError::Options`], [`WalError::Full`] (a new log
+    /// only) and [`WalError::Io`].
     pub fn open(dir: &Path, options: Options) -> Result<(Wal, Recovery), WalError> {
         options.check()?;
+        let filesystem = if options.force_filesystem { Ok(None) } else { unfit(dir) };
+        if let Some(filesystem) = filesystem.map_err(WalError::io("look at", dir))? {
+            return Err(WalError::Filesystem { dir: dir.display().to_string(), filesystem });
+        }
         let directory = Directory::new(dir, options.backend);
         directory.make().map_err(WalError::io("make", dir))?;
         Wal::open_on(Arc::new(directory), options)
@@ -147,7 +154,7 @@ impl Wal {
             log_id: header.log_id,
             next: AtomicU64::new(opened.tail.as_u64()),
             watermark: Watermark::new(opened.tail),
-            spares: Spares::new(options.spare_segments, options.segment_bytes, options.inline),
+            spares: Spares::new(&options),
             tail: Mutex::new(Tail::new(Arc::new(Segment { header, file: opened.file }), opened.tail)),
             segments: Mutex::new(opened.segments.into()),
             released: AtomicU64::new(opened.released.as_u64()),
@@ -347,6 +354,7 @@ impl Shared {
             flushes: read(&flushed.flushes),
             flushed_bytes: read(&flushed.flushed_bytes),
             device_bytes: read(&flushed.device_bytes),
+            prepared_bytes: self.spares.written(),
             last_flush: Duration::from_nanos(read(&flushed.last_flush_nanos)),
             oldest_lsn,
             released_lsn: self.released(),

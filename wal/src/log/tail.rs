@@ -221,6 +221,7 @@ impl Shared {
         };
         let poison = |error: WalError| self.watermark.poison(format!("beginning a segment failed: {error}"));
         begin(&*self.storage, &*spare.file, &spare.name, &header).map_err(poison)?;
+        self.spares.count(PAGE);
         let at = tail.offset;
         tail.write(at).map_err(|error| self.watermark.poison(format!("a write failed: {error}")))?;
         self.segments().push_back(header.clone());

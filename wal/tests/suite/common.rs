@@ -9,7 +9,7 @@ use outrigger_wal::{Lsn, Options, Recovery, Wal, WalError};
 
 /// Options for real files: small segments, otherwise as they come.
 pub(crate) fn small() -> Options {
-    Options { segment_bytes: 1 << 20, ..Options::default() }
+    Options { segment_bytes: 1 << 20, force_filesystem: true, ..Options::default() }
 }
 
 /// Options for the simulated disk: no threads, tiny segments.

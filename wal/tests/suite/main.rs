@@ -11,3 +11,4 @@ mod group;
 mod kill;
 mod oracle;
 mod repair;
+mod space;
