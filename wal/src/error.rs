@@ -56,6 +56,14 @@ pub enum WalError {
         /// The file system's name.
         filesystem: &'static str,
     },
+    /// A segment is encrypted with a key that is not among those given; nothing was changed.
+    #[error("segment {segment} is encrypted with the key {key_id}, which is not among the keys given")]
+    Key {
+        /// File name of the segment.
+        segment: String,
+        /// The key's name, as [`stat`](crate::inspect::stat) shows it: 32 hexadecimal digits.
+        key_id: String,
+    },
     /// The payload can never fit, however empty the log is.
     #[error("a payload of {len} bytes exceeds the {max} bytes that fit into one segment")]
     TooLarge {

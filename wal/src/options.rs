@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::WalError;
 use crate::format::PAGE;
+use crate::{Keys, WalError};
 
 /// One flush that succeeded.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +72,13 @@ pub struct Options {
     /// Open the log also where it cannot be kept: on tmpfs, overlayfs or a network file system. For tests, and for those
     /// who know better. Default false.
     pub force_filesystem: bool,
+    /// Keys to read encrypted segments with; the first one to encrypt with. Default none.
+    pub keys: Option<Keys>,
+    /// Encrypt new segments, where there are keys. `false` with keys: read what is encrypted, write in the clear. Default
+    /// true.
+    pub encrypt: bool,
+    /// Compress payloads of at least this many bytes, where that makes them shorter. Default `None`: nothing is.
+    pub compress_above: Option<usize>,
     /// Start no threads: flushing, preparing and the [`Durable`](crate::Durable) future do their work on the caller's
     /// thread, and nothing is sealed unless asked. For simulators, where every run must repeat exactly.
     pub inline: bool,
@@ -89,6 +96,9 @@ impl Default for Options {
             seal_after: Duration::from_millis(3),
             backend: Backend::default(),
             force_filesystem: false,
+            keys: None,
+            encrypt: true,
+            compress_above: None,
             inline: false,
             observer: None,
         }
@@ -105,6 +115,9 @@ impl fmt::Debug for Options {
             .field("seal_after", &self.seal_after)
             .field("backend", &self.backend)
             .field("force_filesystem", &self.force_filesystem)
+            .field("keys", &self.keys)
+            .field("encrypt", &self.encrypt)
+            .field("compress_above", &self.compress_above)
             .field("inline", &self.inline)
             .field("observer", &self.observer.is_some())
             .finish()

@@ -17,7 +17,7 @@ use std::path::Path;
 
 use crate::format::{Link, PAGE, SegmentHeader, segment_name};
 use crate::inspect::Damage;
-use crate::options::{Backend, Options};
+use crate::options::Backend;
 use crate::recover::{self, UNFINISHED};
 use crate::scan::{Fault, How, Step, Survey, Walk, list, survey};
 use crate::storage::{Access, Directory, SegmentFile, Storage};
@@ -164,13 +164,18 @@ pub fn carry_out_on(storage: &dyn Storage, plan: &Plan) -> Result<Repaired, WalE
     match work {
         Work::Nothing => {}
         Work::Beyond => return Err(WalError::Options(plan.to_string())),
-        Work::Cut => drop(recover::open(storage, &Options::default())?),
+        Work::Cut => cut(storage)?,
         Work::Quarantine { segments, anew } => quarantine(storage, &segments, anew.as_ref(), &mut quarantined)?,
     }
     match look(storage, false)?.faults.into_iter().next() {
         None => Ok(Repaired { quarantined }),
         Some(fault) => Err(fault.into()),
     }
+}
+
+/// Opens the log and leaves it at that.
+fn cut(storage: &dyn Storage) -> Result<(), WalError> {
+    recover::mend(storage, look(storage, false)?).map(drop)
 }
 
 /// The plan in terms of files.

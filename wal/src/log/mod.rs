@@ -21,6 +21,7 @@ pub use reader::{Reader, Record};
 
 use crate::format::{SegmentHeader, max_payload};
 use crate::options::Options;
+use crate::payload::Coder;
 use crate::recover::{self, Recovery};
 use crate::storage::{Directory, Storage, unfit};
 use crate::{LogId, Lsn, WalError};
@@ -54,6 +55,7 @@ pub struct Wal {
 struct Shared {
     storage: Arc<dyn Storage>,
     options: Options,
+    coder: Coder,
     log_id: LogId,
     /// Lock order: `tail` before `segments`; neither is held while the watermark's state is waited for.
     tail: Mutex<Tail>,
@@ -148,14 +150,18 @@ impl Wal {
     pub fn open_on(storage: Arc<dyn Storage>, options: Options) -> Result<(Wal, Recovery), WalError> {
         options.check_simulated()?;
         let lock = recover::lock(&*storage)?;
-        let (opened, recovery) = recover::open(&*storage, &options)?;
+        let coder = Coder::new(&options, || storage.random());
+        let (opened, recovery) = recover::open(&*storage, &options, coder.coding())?;
         let header = opened.segments.last().expect("an open log has a segment").clone();
+        let leave = header.coding != coder.coding();
         let shared = Arc::new(Shared {
             log_id: header.log_id,
             next: AtomicU64::new(opened.tail.as_u64()),
             watermark: Watermark::new(opened.tail),
             spares: Spares::new(&options),
-            tail: Mutex::new(Tail::new(Arc::new(Segment { header, file: opened.file }), opened.tail)),
+            // What is stored in another way than this opening stores belongs into another segment.
+            tail: Mutex::new(Tail::new(Arc::new(Segment { header, file: opened.file }), opened.tail, leave)),
+            coder,
             segments: Mutex::new(opened.segments.into()),
             released: AtomicU64::new(opened.released.as_u64()),
             releasing: Mutex::default(),
@@ -191,7 +197,7 @@ impl Wal {
     /// The largest payload that [`append`](Wal::append) takes.
     #[must_use]
     pub fn max_payload(&self) -> usize {
-        max_payload(self.shared.options.segment_bytes) as usize
+        self.shared.max_payload()
     }
 
     /// Returns once everything below `up_to` (at most what is appended now; [`Lsn::MAX`] for all) is durable. Blocks
@@ -320,6 +326,11 @@ impl Shared {
 
     fn segments(&self) -> MutexGuard<'_, VecDeque<SegmentHeader>> {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The largest payload, before it is stored.
+    fn max_payload(&self) -> usize {
+        max_payload(self.options.segment_bytes) as usize - self.coder.overhead()
     }
 
     fn next_lsn(&self) -> Lsn {

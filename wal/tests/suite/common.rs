@@ -22,7 +22,11 @@ pub(crate) fn open(dir: &Path) -> (Wal, Recovery) {
 }
 
 pub(crate) fn open_sim(disk: &SimDisk) -> Result<(Wal, Recovery), WalError> {
-    Wal::open_on(Arc::new(disk.clone()), inline())
+    open_with(disk, &inline())
+}
+
+pub(crate) fn open_with(disk: &SimDisk, options: &Options) -> Result<(Wal, Recovery), WalError> {
+    Wal::open_on(Arc::new(disk.clone()), options.clone())
 }
 
 /// All records from the first one, as (kind, payload).

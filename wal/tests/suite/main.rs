@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod basics;
+mod coding;
 mod common;
 mod crash;
 mod faults;
