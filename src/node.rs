@@ -15,7 +15,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use outrigger_wal::{FlushObserver, Options, WalError};
+use outrigger_wal::{FlushObserver, Flushed, Options, WalError, repair};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +23,7 @@ use crate::config::{Config, Listen};
 use crate::http::{self, Access, Api, Door, Limits, Listener, RepairMode, porch};
 use crate::journal::{Journal, OpenError, OpenReport};
 use crate::lock::{self, LockManager};
-use crate::metrics::Metrics;
+use crate::metrics::{DeviceWrite, Metrics};
 use crate::txn::{Coordinator, Makings, Retention, Settings};
 
 /// How often the janitor sweeps markers and checkpoints the log.
@@ -92,8 +92,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Node
         }
         Err(error) => match damage(&error) {
             Some(reason) => {
-                let reason = with_remedy(reason, &config.journal.dir).await;
-                tracing::error!(reason, "the log cannot be used: repair mode, nothing is run");
+                let help = help(&config.journal.dir).await;
+                tracing::error!(reason, help, "the log cannot be used: repair mode, nothing is run");
+                metrics.set_journal_damaged();
+                let reason = format!("{reason}. {help}");
                 let stores =
                     config.stores.values().map(|store| (store.name.to_string(), store.settings.kind())).collect();
                 let served: Arc<dyn Api> = Arc::new(RepairMode { reason, stores });
@@ -171,18 +173,44 @@ pub async fn open(config: &Config, metrics: &Metrics) -> Result<(Journal, OpenRe
     }
 }
 
+/// What goes from the log to the disk, as the operator sees it.
+struct Counted(Metrics);
+
+impl FlushObserver for Counted {
+    fn flushed(&self, flush: &Flushed) {
+        self.0.journal_flushed(flush.took, flush.records);
+        self.0.journal_appended(flush.bytes);
+        self.0.journal_wrote(DeviceWrite::Flush, flush.device_bytes);
+    }
+
+    fn prepared(&self, device_bytes: u64) {
+        self.0.journal_wrote(DeviceWrite::Prepare, device_bytes);
+    }
+}
+
 fn options(config: &Config, metrics: &Metrics) -> Options {
-    let metrics = metrics.clone();
-    let observer: Arc<dyn FlushObserver> = Arc::new(move |took: Duration, records: u64, bytes: u64| {
-        metrics.journal_flushed(took, records);
-        metrics.journal_appended(bytes);
-    });
+    let observer: Arc<dyn FlushObserver> = Arc::new(Counted(metrics.clone()));
     Options {
         segment_bytes: config.journal.segment_bytes,
         flush_interval: config.journal.flush_interval,
         retain_bytes: config.journal.retain_bytes,
+        force_filesystem: config.journal.force_filesystem,
         observer: Some(observer),
         ..Options::default()
+    }
+}
+
+/// What can be done for a log that does not open, in whole sentences.
+async fn help(dir: &Path) -> String {
+    let dir = dir.to_owned();
+    let planned = tokio::task::spawn_blocking(move || repair::plan(&dir)).await;
+    match planned {
+        Ok(Ok(plan)) if plan.acts() => {
+            format!("With the sidecar stopped, `outrigger wal repair` carries this out: {plan}")
+        }
+        Ok(Ok(plan)) => format!("`outrigger wal repair` does nothing here: {plan}"),
+        Ok(Err(error)) => format!("`outrigger wal repair` cannot be planned: {error}"),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 
@@ -204,18 +232,6 @@ pub fn makings(config: &Config, (journal, opened): (Journal, OpenReport), metric
             sweep_every: SWEEP_EVERY.min(config.journal.marker_grace.max(LEAST_SWEEP)),
         },
         since,
-    }
-}
-
-/// The reason, and what `wal repair` can and cannot do about it. Reads the log once more, off the runtime's workers.
-async fn with_remedy(reason: String, dir: &Path) -> String {
-    let dir = dir.to_owned();
-    match tokio::task::spawn_blocking(move || outrigger_wal::repair::plan(&dir)).await {
-        Ok(Ok(plan)) if !plan.damage.is_empty() => {
-            format!("{reason}. {plan}. `outrigger wal repair` shows the same, and does it with `--yes`")
-        }
-        // A log that is whole and does not decode, or cannot be read now, is nothing that repair mends.
-        _ => reason,
     }
 }
 

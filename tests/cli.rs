@@ -30,7 +30,7 @@ impl Place {
         let dir = tempfile::tempdir().unwrap();
         let text = format!(
             "[server]\nlisten = \"127.0.0.1:{door}\"\nadmin_listen = \"127.0.0.1:{porch}\"\ndrain_ms = 2000\n\
-             [journal]\ndir = \"{}\"\nsegment_bytes = 1048576\n\
+             [journal]\ndir = \"{}\"\nsegment_bytes = 1048576\nforce_filesystem = true\n\
              [stores.pg]\nkind = \"postgres\"\nurl = \"postgres://127.0.0.1:{dead}/app\"\n\
              [stores.graph]\nkind = \"neo4j\"\nurl = \"bolt://127.0.0.1:{dead}\"\nconnect_timeout_ms = 500\n",
             dir.path().join("journal").display(),
@@ -171,7 +171,7 @@ fn the_log_is_looked_at_without_a_sidecar() {
     let place = Place::new();
     let (code, _, err) = place.run(&["wal", "stat"]);
     assert!(code == 3 && err.contains("there is no log"), "{err}");
-    let options = Options { segment_bytes: 1 << 20, ..Options::default() };
+    let options = Options { segment_bytes: 1 << 20, force_filesystem: true, ..Options::default() };
     let (wal, _) = Wal::open(&place.journal(), options).unwrap();
     for n in 0..10_u8 {
         let appended = wal.append(200, &[n; 100]).unwrap();

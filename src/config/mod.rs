@@ -89,6 +89,8 @@ pub struct Journal {
     pub flush_interval: Duration,
     /// How many bytes of finished segments are kept to look at.
     pub retain_bytes: u64,
+    /// Whether the log may lie on a file system that keeps no promise (tmpfs, overlayfs, NFS).
+    pub force_filesystem: bool,
     /// Whether the absolute redo writes also ride in the deciding marker, so that a lost log can be made good.
     pub redo_copy: bool,
     /// How long ended transactions are kept in memory to be asked for.

@@ -64,6 +64,7 @@ fn journal(mut s: Section, faults: &mut Vec<String>) -> Journal {
         segment_bytes: s.number("segment_bytes", 64 * MIB, MIB..=1024 * MIB, faults),
         flush_interval: std::time::Duration::from_micros(s.number("flush_interval_us", 0, 0..=1_000_000, faults)),
         retain_bytes: s.number("retain_bytes", 64 * MIB, 0..=1 << 50, faults),
+        force_filesystem: s.flag("force_filesystem", false, faults),
         redo_copy: s.flag("redo_copy", false, faults),
         retain_ended: s.millis("retain_ended_ms", DAY_MS, 0..=LONGEST_MS, faults),
         marker_grace: s.millis("marker_grace_ms", 900_000, 0..=LONGEST_MS, faults),

@@ -7,7 +7,7 @@ use crate::model::commit::{Decider, Gid, KeyNote, RedoWrite};
 use crate::model::ids::{Attempt, LogId, TxnId};
 
 fn options() -> Options {
-    Options { segment_bytes: 1 << 20, ..Options::default() }
+    Options { segment_bytes: 1 << 20, force_filesystem: true, ..Options::default() }
 }
 
 fn run() -> Run {

@@ -17,7 +17,7 @@ use prometheus::{
 };
 
 use families::{BATCHES, FLUSHES, Maker, SPANS};
-pub use labels::{AttemptReason, CallResult, Pattern, Phase, RecoveryOutcome, Route, StoreCall};
+pub use labels::{AttemptReason, CallResult, DeviceWrite, Pattern, Phase, RecoveryOutcome, Route, StoreCall};
 
 use crate::model::ids::StoreName;
 use crate::model::state::{Outcome, TxnState};
@@ -57,6 +57,8 @@ struct Families {
     locks_waiting: IntGauge,
     lock_wait: Histogram,
     journal_appended: IntCounter,
+    journal_device: IntCounterVec,
+    journal_damaged: IntGauge,
     journal_flush: Histogram,
     journal_batch: Histogram,
     journal_segments: IntGauge,
@@ -119,6 +121,12 @@ impl Families {
             locks_waiting: m.count("locks_waiting", "Requests that wait in our own table"),
             lock_wait: m.histogram("lock_wait_seconds", "How long locks of our own table were waited for", SPANS),
             journal_appended: m.counter("journal_append_bytes_total", "Bytes appended to the journal"),
+            journal_device: m.counters(
+                "journal_device_bytes_total",
+                "Bytes that the journal sent to the disk, in whole pages; over the appended bytes: write amplification",
+                &["purpose"],
+            ),
+            journal_damaged: m.count("journal_damaged", "1 in repair mode: the log is damaged and nothing is run"),
             journal_flush: m.histogram("journal_flush_seconds", "How long flushes of the journal took", FLUSHES),
             journal_batch: m.histogram("journal_flush_batch_records", "Records made durable by one flush", BATCHES),
             journal_segments: m.count("journal_segments", "Segments of the journal on disk"),
@@ -165,6 +173,7 @@ impl Metrics {
         }
         Phase::ALL.iter().for_each(|phase| drop(f.phases.with_label_values(&[phase.as_str()])));
         AttemptReason::ALL.iter().for_each(|reason| drop(f.attempts.with_label_values(&[reason.as_str()])));
+        DeviceWrite::ALL.iter().for_each(|purpose| drop(f.journal_device.with_label_values(&[purpose.as_str()])));
         RecoveryOutcome::ALL.iter().for_each(|outcome| drop(f.recovered.with_label_values(&[outcome.as_str()])));
         for state in OPEN_STATES {
             f.open.with_label_values(&[state.as_str()]);
@@ -285,6 +294,16 @@ impl Metrics {
     /// The journal took bytes in.
     pub fn journal_appended(&self, bytes: u64) {
         self.0.journal_appended.inc_by(bytes);
+    }
+
+    /// The journal sent bytes to the disk.
+    pub fn journal_wrote(&self, purpose: DeviceWrite, bytes: u64) {
+        self.0.journal_device.with_label_values(&[purpose.as_str()]).inc_by(bytes);
+    }
+
+    /// The log is damaged: this process runs nothing.
+    pub fn set_journal_damaged(&self) {
+        self.0.journal_damaged.set(1);
     }
 
     /// The journal flushed.

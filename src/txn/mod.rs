@@ -178,7 +178,7 @@ impl Coordinator {
     pub async fn submit(&self, request: TxnRequest, key: Option<KeyNote>) -> Answer {
         let deadline = Instant::now() + request.timeout;
         let wait = request.wait;
-        match self.admit(request, key).await {
+        match self.admit(request, key, deadline).await {
             Ok(Admitted::Running(entry)) => self.core.wait(&entry, wait, deadline).await,
             Ok(Admitted::Replayed(view)) => Answer::Replayed(view),
             Err(problem) => Answer::Problem(Box::new(problem)),
@@ -190,7 +190,8 @@ impl Coordinator {
     /// # Errors
     /// What can be refused at once: `name_in_use`, `overloaded`, `impossible_guarantee`, `store_unavailable`, …
     pub async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<TxnId, Problem> {
-        match self.admit(request, key).await? {
+        let deadline = Instant::now() + request.timeout;
+        match self.admit(request, key, deadline).await? {
             Admitted::Running(entry) => Ok(entry.id),
             Admitted::Replayed(view) => {
                 view.id.parse().map_err(|_| Problem::new(Code::Internal, "a recorded id that is none"))
@@ -198,10 +199,10 @@ impl Coordinator {
         }
     }
 
-    async fn admit(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<Admitted, Problem> {
+    async fn admit(&self, request: TxnRequest, key: Option<KeyNote>, deadline: Instant) -> Result<Admitted, Problem> {
         let core = &self.core;
         core.check_open()?;
-        core.check_plan(&request)?;
+        core.check_plan(&request, deadline).await?;
         if let Some(note) = &key
             && let Some(known) = core.known_key(note).await?
         {
@@ -212,7 +213,7 @@ impl Coordinator {
         }
         let entry = core.registry.begin(request.name.clone(), key, || core.journal.durable_lsn())?;
         entry.step("begun", None);
-        core.tasks.spawn(drive(core.clone(), entry.clone(), request));
+        core.tasks.spawn(drive(core.clone(), entry.clone(), request, deadline));
         Ok(Admitted::Running(entry))
     }
 
@@ -286,8 +287,7 @@ enum Admitted {
 }
 
 /// One transaction from its first run to its end.
-async fn drive(core: Arc<Core>, entry: Arc<Entry>, request: TxnRequest) {
-    let deadline = entry.began() + request.timeout;
+async fn drive(core: Arc<Core>, entry: Arc<Entry>, request: TxnRequest, deadline: Instant) {
     let mut reason = AttemptReason::First;
     loop {
         core.metrics.attempt(reason);
@@ -350,12 +350,12 @@ impl Core {
         Ok(())
     }
 
-    /// Refuses at once what no run could do.
-    fn check_plan(&self, request: &TxnRequest) -> Result<(), Problem> {
+    /// Refuses what no run could do, as soon as the stores' powers are known.
+    async fn check_plan(&self, request: &TxnRequest, deadline: Instant) -> Result<(), Problem> {
         let mut operations = Vec::with_capacity(request.operations.len());
         for operation in &request.operations {
             let site = self.site(&operation.store)?;
-            site.admit()?;
+            site.admit(deadline).await?;
             operations.push((&operation.store, site.store.powers(), operation.reads));
         }
         Plan::new(&parts(operations)).map(|_| ())

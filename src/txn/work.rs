@@ -51,8 +51,8 @@ pub(super) async fn open(
     let mut opening = Vec::new();
     for (store, queue) in queues {
         let site = core.site(&store)?;
-        site.admit()?;
         opening.push(async move {
+            site.admit(context.deadline).await?;
             let role = plan.role(&store);
             let session = site.call(StoreCall::Open, site.store.open(context, role)).await?;
             Ok(Part { store, role, queue, session: Some(session), begun: false })

@@ -45,17 +45,20 @@
 mod error;
 mod format;
 pub mod inspect;
+mod keys;
 mod log;
 mod lsn;
 mod options;
+mod payload;
 mod recover;
 pub mod repair;
 mod scan;
 mod storage;
 
 pub use error::WalError;
+pub use keys::Keys;
 pub use log::{Appended, Durable, Reader, Record, Stats, Wal};
 pub use lsn::{LogId, Lsn, ParseLogIdError, ParseLsnError};
-pub use options::{Backend, FlushObserver, Options};
+pub use options::{Backend, FlushObserver, Flushed, Options};
 pub use recover::Recovery;
 pub use storage::{Access, SegmentFile, Storage, sim};

@@ -17,7 +17,7 @@ use std::path::Path;
 
 use crate::format::{Link, PAGE, SegmentHeader, segment_name};
 use crate::inspect::Damage;
-use crate::options::{Backend, Options};
+use crate::options::Backend;
 use crate::recover::{self, UNFINISHED};
 use crate::scan::{Fault, How, Step, Survey, Walk, list, survey};
 use crate::storage::{Access, Directory, SegmentFile, Storage};
@@ -164,13 +164,18 @@ pub fn carry_out_on(storage: &dyn Storage, plan: &Plan) -> Result<Repaired, WalE
     match work {
         Work::Nothing => {}
         Work::Beyond => return Err(WalError::Options(plan.to_string())),
-        Work::Cut => drop(recover::open(storage, &Options::default())?),
+        Work::Cut => cut(storage)?,
         Work::Quarantine { segments, anew } => quarantine(storage, &segments, anew.as_ref(), &mut quarantined)?,
     }
     match look(storage, false)?.faults.into_iter().next() {
         None => Ok(Repaired { quarantined }),
         Some(fault) => Err(fault.into()),
     }
+}
+
+/// Opens the log and leaves it at that.
+fn cut(storage: &dyn Storage) -> Result<(), WalError> {
+    recover::mend(storage, look(storage, false)?).map(drop)
 }
 
 /// The plan in terms of files.
@@ -219,9 +224,10 @@ fn examine(storage: &dyn Storage) -> Result<(Plan, Work), WalError> {
     let released = all.released;
     plan.damage = all.faults.iter().cloned().map(Damage::from).collect();
     if first.segments.first().is_some_and(|segment| segment.header.base > released) {
-        let why = "segments are missing at the front that were never released, and repair does not declare them released. \
+        let why =
+            "segments are missing at the front that were never released, and repair does not declare them released. \
                    Put them back from a copy; or move the folder away, and the next start begins a new log"
-            .to_owned();
+                .to_owned();
         plan.remedy = Remedy::Beyond { why };
         return Ok((plan, Work::Beyond));
     }
@@ -233,8 +239,7 @@ fn examine(storage: &dyn Storage) -> Result<(Plan, Work), WalError> {
             (Some(anew), from)
         }
     };
-    let segments: Vec<String> =
-        names.into_iter().filter(|(number, _)| *number >= from).map(|(_, name)| name).collect();
+    let segments: Vec<String> = names.into_iter().filter(|(number, _)| *number >= from).map(|(_, name)| name).collect();
     plan.kept_to = anew.as_ref().map_or(Lsn::ZERO, |anew| anew.to);
     let written = all.segments.iter().map(|segment| segment.used_to).chain(all.faults.iter().map(|f| f.lost.end));
     plan.lost = plan.kept_to..written.max().unwrap_or(Lsn::ZERO).max(plan.kept_to);
@@ -243,8 +248,7 @@ fn examine(storage: &dyn Storage) -> Result<(Plan, Work), WalError> {
     let stated = if broken { fault.lost.end } else { Lsn::ZERO };
     plan.acknowledged_to = all.durable.max(stated).min(plan.lost.end);
     plan.set_aside_records = all.records.saturating_sub(first.records);
-    plan.remedy =
-        Remedy::Quarantine { segments: segments.clone(), anew: anew.as_ref().map(|anew| anew.header.name()) };
+    plan.remedy = Remedy::Quarantine { segments: segments.clone(), anew: anew.as_ref().map(|anew| anew.header.name()) };
     Ok((plan, Work::Quarantine { segments, anew }))
 }
 

@@ -11,9 +11,10 @@ use std::path::Path;
 
 use super::directory;
 use crate::format::{Class, PAGE, SegmentHeader};
+use crate::payload::restore;
 use crate::scan::{self, Step, Walk, is_gone, strongest_witness};
 use crate::storage::{Access, SegmentFile, Storage};
-use crate::{Lsn, Record, WalError};
+use crate::{Keys, Lsn, Record, WalError};
 
 /// Polls in vain at one position after which the bytes behind it are looked at: a break may be damage, and a log that
 /// merely has nothing new must not cost a reading of its rest at each poll.
@@ -29,13 +30,14 @@ pub fn follow(dir: &Path, from: Lsn) -> Follow {
 /// The same on any storage.
 #[must_use]
 pub fn follow_on(storage: Box<dyn Storage>, from: Lsn) -> Follow {
-    Follow { storage, from, at: Lsn::ZERO, open: None, witnessed: Lsn::ZERO, idle: (Lsn::ZERO, 0) }
+    Follow { storage, keys: None, from, at: Lsn::ZERO, open: None, witnessed: Lsn::ZERO, idle: (Lsn::ZERO, 0) }
 }
 
 /// See [`follow`].
 #[derive(Debug)]
 pub struct Follow {
     storage: Box<dyn Storage>,
+    keys: Option<Keys>,
     /// Records below are passed over.
     from: Lsn,
     /// Everything below is done with; zero before the first segment.
@@ -55,6 +57,12 @@ struct Open {
 }
 
 impl Follow {
+    /// With keys for what is encrypted; without the right one a record answers [`WalError::Key`].
+    #[must_use]
+    pub fn with_keys(self, keys: Keys) -> Follow {
+        Follow { keys: Some(keys), ..self }
+    }
+
     /// The next record; `None` where nothing more is durable *for now*. Call again after a moment: the choice of the
     /// pause is the caller's, a tenth of a second suits people. Blocks for the reading.
     ///
@@ -78,7 +86,8 @@ impl Follow {
                     let Some(open) = &mut self.open else { return Ok(None) };
                     self.at = record.end();
                     if record.class == Class::User && record.lsn >= self.from {
-                        let payload = open.walk.payload(&*open.file).map_err(WalError::io("read", name))?.to_vec();
+                        let stored = open.walk.payload(&*open.file).map_err(WalError::io("read", name))?;
+                        let payload = restore(self.keys.as_ref(), &open.header, &record, stored)?;
                         let (lsn, kind, durable_lsn) = (record.lsn, record.kind, record.durable);
                         return Ok(Some(Record { lsn, kind, durable_lsn, payload }));
                     }
@@ -126,7 +135,7 @@ impl Follow {
     fn is_witnessed(&mut self, here: Lsn, end: Lsn) -> Result<bool, WalError> {
         let Some(open) = &self.open else { return Ok(false) };
         let mut walk = Walk::at(&open.header, here);
-        let mut further: Option<(SegmentHeader, Box<dyn SegmentFile>)> = None;
+        let mut further: Option<Found> = None;
         loop {
             let (header, file) = match &further {
                 Some((header, file)) => (header, &**file),
@@ -138,7 +147,12 @@ impl Follow {
                 Step::End(record) => {
                     self.witnessed = self.witnessed.max(record.durable);
                     let name = crate::format::segment_name(number);
-                    let Some((header, file)) = read_header(&*self.storage, number, &name)? else { return Ok(false) };
+                    let Some((header, file)) = read_header(&*self.storage, number, &name)? else {
+                        // The end record was written once the successor's name was durable. Where it is gone, it was
+                        // released, and only what is durable is released.
+                        let gone = !scan::list(&*self.storage)?.iter().any(|(listed, _)| *listed == number);
+                        return Ok(gone);
+                    };
                     self.witnessed = self.witnessed.max(header.durable);
                     walk = Walk::new(&header);
                     further = Some((header, file));
@@ -177,12 +191,11 @@ impl Follow {
     }
 }
 
+/// A segment's header and its file.
+type Found = (SegmentHeader, Box<dyn SegmentFile>);
+
 /// `None` where the file has gone, or is not whole: then it is not a segment yet, or not any more.
-fn read_header(
-    storage: &dyn Storage,
-    number: u64,
-    name: &str,
-) -> Result<Option<(SegmentHeader, Box<dyn SegmentFile>)>, WalError> {
+fn read_header(storage: &dyn Storage, number: u64, name: &str) -> Result<Option<Found>, WalError> {
     match storage.open(name, Access::Read).map_err(WalError::io("open", name)) {
         Ok(file) => Ok(scan::header(&*file, name, number)?.ok().map(|header| (header, file))),
         Err(error) if is_gone(&error) => Ok(None),

@@ -16,7 +16,8 @@ mod records;
 
 use std::path::Path;
 
-use crate::format::{PAGE, SegmentHeader, VERSION};
+use crate::format::{Compression, PAGE, SegmentHeader, VERSION};
+use crate::keys::id_text;
 use crate::options::Backend;
 use crate::scan::{self, Fault, How, is_gone, survey};
 use crate::storage::{Access, Directory, Storage};
@@ -41,6 +42,10 @@ pub struct SegmentStat {
     pub created_at_micros: u64,
     /// What was durable when the segment was begun.
     pub durable_lsn: Lsn,
+    /// Name of the key that payloads are encrypted with; `None` where they are not.
+    pub key_id: Option<String>,
+    /// Whether payloads may be compressed.
+    pub compressed: bool,
 }
 
 /// What the headers alone say; nothing else is read.
@@ -147,6 +152,8 @@ pub fn stat_on(storage: &dyn Storage) -> Result<Stat, WalError> {
             bytes,
             created_at_micros: header.created_at,
             durable_lsn: header.durable,
+            key_id: header.coding.key.as_ref().map(id_text),
+            compressed: header.coding.compression != Compression::None,
         });
     }
     stat.first_lsn = stat.segments.first().map_or(Lsn::ZERO, |first| first.base_lsn + PAGE);
@@ -195,10 +202,6 @@ pub fn verify_on(storage: &dyn Storage, progress: &mut dyn FnMut(u64, u64)) -> R
         witnessed_lsn: found.durable,
         torn_bytes,
         clean_shutdown: found.closed && torn_bytes == 0,
-        corrupt: found
-            .faults
-            .into_iter()
-            .map(Damage::from)
-            .collect(),
+        corrupt: found.faults.into_iter().map(Damage::from).collect(),
     })
 }

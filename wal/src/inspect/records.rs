@@ -5,9 +5,10 @@ use std::path::Path;
 
 use super::directory;
 use crate::format::{Class, SegmentHeader};
+use crate::payload::restore;
 use crate::scan::{self, How, Step, Walk, is_gone, survey};
 use crate::storage::{Access, SegmentFile, Storage};
-use crate::{Lsn, Record, WalError};
+use crate::{Keys, Lsn, Record, WalError};
 
 /// Iterates over the caller's records from the first one at or after `from`: all that an opening would keep, durable or
 /// not. Ends at a torn tail; at damage to acknowledged records its last item is [`WalError::Corrupt`].
@@ -24,13 +25,14 @@ pub fn records(dir: &Path, from: Lsn) -> Result<Records, WalError> {
 /// As [`records`].
 pub fn records_on(storage: Box<dyn Storage>, from: Lsn) -> Result<Records, WalError> {
     let names: VecDeque<_> = scan::list(&*storage)?.into();
-    Ok(Records { storage, names, from, open: None, last_number: 0, passed: 0, ended: false })
+    Ok(Records { storage, keys: None, names, from, open: None, last_number: 0, passed: 0, ended: false })
 }
 
 /// See [`records`].
 #[derive(Debug)]
 pub struct Records {
     storage: Box<dyn Storage>,
+    keys: Option<Keys>,
     /// Segments still to be read.
     names: VecDeque<(u64, String)>,
     from: Lsn,
@@ -42,6 +44,12 @@ pub struct Records {
 }
 
 impl Records {
+    /// With keys for what is encrypted; without the right one a record's place answers [`WalError::Key`].
+    #[must_use]
+    pub fn with_keys(self, keys: Keys) -> Records {
+        Records { keys: Some(keys), ..self }
+    }
+
     /// Bytes read so far, and bytes in all as far as is known, for a progress bar. The last segment's unused rest counts
     /// as unread.
     #[must_use]
@@ -99,7 +107,8 @@ impl Records {
             let Some((header, file, walk)) = &mut self.open else { return Ok(None) };
             match walk.step_surely(&**file).map_err(WalError::io("read", header.name()))? {
                 Step::Record(record) if record.class == Class::User && record.lsn >= self.from => {
-                    let payload = walk.payload(&**file).map_err(WalError::io("read", header.name()))?.to_vec();
+                    let stored = walk.payload(&**file).map_err(WalError::io("read", header.name()))?;
+                    let payload = restore(self.keys.as_ref(), header, &record, stored)?;
                     return Ok(Some(Record {
                         lsn: record.lsn,
                         kind: record.kind,

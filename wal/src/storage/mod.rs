@@ -5,6 +5,7 @@
 //! an implementation is the contract below and nothing more; `README.md` says the same of a real disk.
 
 mod directory;
+mod filesystem;
 mod mmap;
 mod pwrite;
 pub mod sim;
@@ -16,6 +17,7 @@ use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub(crate) use directory::Directory;
+pub(crate) use filesystem::unfit;
 
 /// How a file is to be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -368,7 +368,8 @@ impl Storage for SimDisk {
         let mut state = self.enter(Op::SetAside)?;
         let id = *state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
         for attempt in 0.. {
-            let kept = format!("{QUARANTINE}{name}{}", if attempt == 0 { String::new() } else { format!(".{attempt}") });
+            let kept =
+                format!("{QUARANTINE}{name}{}", if attempt == 0 { String::new() } else { format!(".{attempt}") });
             if *state.names.entry(kept.clone()).or_insert(id) == id {
                 state.durable_names.insert(kept.clone(), id);
                 return Ok(kept);
@@ -382,8 +383,7 @@ impl Storage for SimDisk {
         for op in state.dir_ops.drain(..) {
             op.apply(&mut state.durable_names);
         }
-        let State { files, names, durable_names, .. } = state;
-        files.retain(|id, _| names.values().chain(durable_names.values()).any(|named| named == id));
+        // Files without a name stay: who has one open goes on reading it, as on a real file system.
         Ok(())
     }
 

@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod basics;
+mod coding;
 mod common;
 mod crash;
 mod faults;
+mod follow;
 mod golden;
 mod group;
 mod kill;
 mod oracle;
+mod repair;
+mod space;
