@@ -19,7 +19,9 @@ use super::{Place, Sidecar, damage};
 const SECRET: &str = "s3cret";
 
 fn open(place: &Place) -> Wal {
-    Wal::open(&place.journal(), Options { segment_bytes: 1 << 20, ..Options::default() }).unwrap().0
+    Wal::open(&place.journal(), Options { segment_bytes: 1 << 20, force_filesystem: true, ..Options::default() })
+        .unwrap()
+        .0
 }
 
 fn append(wal: &Wal, kind: u8, record: &impl Message) -> u64 {

@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 
 use crate::Options;
-use crate::device::{self, PerRecord};
+use crate::device::{self, Pace, PerRecord};
 use crate::limit::Raw;
 use crate::measure::{self, Load, Measured, Writers};
 use crate::peers::{Log, Peer, Purpose};
@@ -27,8 +27,17 @@ pub(crate) enum Rung {
     Limit { writers: usize, size: usize },
     /// A peer, by its place in the list.
     Peer { peer: usize, who: Writers, writers: usize, size: usize },
-    /// Lone records of a peer; `None`: of nobody.
-    Lone { peer: Option<usize>, size: usize },
+    /// Lone records.
+    Lone { of: Of, size: usize, pace: Pace },
+}
+
+/// Whose lone records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Of {
+    Peer(usize),
+    /// A file that is written and synced.
+    Raw,
+    Nobody,
 }
 
 /// What came of all rounds.
@@ -62,7 +71,10 @@ impl Climbed {
 fn rungs(options: &Options, peers: usize) -> Vec<Rung> {
     let mut all = Vec::new();
     for &size in &options.sizes {
-        all.extend((0..peers).map(Some).chain([None]).map(|peer| Rung::Lone { peer, size }));
+        for pace in Pace::BOTH {
+            let of = (0..peers).map(Of::Peer).chain([Of::Raw, Of::Nobody]);
+            all.extend(of.map(|of| Rung::Lone { of, size, pace }));
+        }
         for &writers in &options.writers {
             all.push(Rung::Limit { writers, size });
             for who in Writers::BOTH {
@@ -133,13 +145,14 @@ fn on_rung(options: &Options, opened: &[Opened], rung: Rung, dir: &Path, climbed
             let (log, next) = &opened.logs[peer];
             measure::run(log, next, Load { who, writers, size, span: options.span(), seed: options.seed })?
         }
-        Rung::Lone { peer, size } => {
-            let nobody = AtomicU64::default();
-            let (log, next) = match peer {
-                Some(peer) => (Some(&*opened.logs[peer].0), &*opened.logs[peer].1),
-                None => (None, &nobody),
+        Rung::Lone { of, size, pace } => {
+            let from_zero = AtomicU64::default();
+            let (log, next): (Option<&dyn Log>, _) = match of {
+                Of::Peer(peer) => (Some(&*opened.logs[peer].0), &*opened.logs[peer].1),
+                Of::Raw => (Some(&opened.raw), &from_zero),
+                Of::Nobody => (None, &from_zero),
             };
-            let cost = device::lone(dir, log, next, size, options.seed)?;
+            let cost = device::lone(dir, log, next, size, options.seed, pace)?;
             enter(&mut climbed.lone, rung).push(cost);
             return Ok(());
         }

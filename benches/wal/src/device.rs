@@ -15,9 +15,33 @@ use rustix::fs::{major, minor, stat};
 use crate::payload;
 use crate::peers::Log;
 
-/// Pause before each lone record: long enough for whatever a log does when idle.
-const PAUSE: Duration = Duration::from_millis(10);
-const RECORDS: u64 = 60;
+/// How lone records follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// 10 ms apart: long enough for whatever a log does when idle, and for the file's time of change to move on.
+    Apart,
+    /// Each as soon as the one before it is acknowledged.
+    Busy,
+}
+
+impl Pace {
+    pub(crate) const BOTH: [Pace; 2] = [Pace::Apart, Pace::Busy];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Pace::Apart => "10 ms apart",
+            Pace::Busy => "one after the other",
+        }
+    }
+
+    /// Pause before each, and how many.
+    fn pause(self) -> (Duration, u32) {
+        match self {
+            Pace::Apart => (Duration::from_millis(10), 60),
+            Pace::Busy => (Duration::ZERO, 400),
+        }
+    }
+}
 
 /// Bytes for each record.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,10 +68,15 @@ impl Counters {
     }
 }
 
-/// Writes lone records, one at a time with pauses between; `None` writes nothing, as often.
-///
-/// `next` numbers the records of this log.
-pub(crate) fn lone(dir: &Path, log: Option<&dyn Log>, next: &AtomicU64, size: usize, seed: u64) -> Result<PerRecord> {
+/// Writes lone records; `None` writes nothing, as often. `next` numbers the records of this log.
+pub(crate) fn lone(
+    dir: &Path,
+    log: Option<&dyn Log>,
+    next: &AtomicU64,
+    size: usize,
+    seed: u64,
+    pace: Pace,
+) -> Result<PerRecord> {
     let mut bytes = payload::make(seed, 0, size);
     let mut append = || -> Result<()> {
         let number = next.fetch_add(1, Ordering::Relaxed);
@@ -58,14 +87,15 @@ pub(crate) fn lone(dir: &Path, log: Option<&dyn Log>, next: &AtomicU64, size: us
     append()?;
     rustix::fs::sync();
     std::thread::sleep(Duration::from_millis(200));
+    let (pause, records) = pace.pause();
     let before = Counters::read(dir)?;
     let begun = Instant::now();
-    for number in 1..=RECORDS {
-        std::thread::sleep((PAUSE * u32::try_from(number)?).saturating_sub(begun.elapsed()));
+    for number in 1..=records {
+        std::thread::sleep((pause * number).saturating_sub(begun.elapsed()));
         append()?;
     }
-    std::thread::sleep(PAUSE * 2);
+    std::thread::sleep(Duration::from_millis(20));
     let after = Counters::read(dir)?;
-    let each = |before: u64, after: u64| after.saturating_sub(before) as f64 / RECORDS as f64;
+    let each = |before: u64, after: u64| after.saturating_sub(before) as f64 / f64::from(records);
     Ok(PerRecord { device: each(before.device, after.device), process: each(before.process, after.process) })
 }

@@ -5,11 +5,13 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
 use crate::measure::Measured;
+use crate::peers::{Log, Task};
 
 /// What a record of ours costs beside its payload.
 const RECORD_HEADER: usize = 32;
@@ -45,5 +47,18 @@ impl Raw {
             }
         }
         Ok(Measured { latencies, took: begun.elapsed() })
+    }
+}
+
+/// For lone records: what the file system itself adds to a page that is written and synced.
+impl Log for Raw {
+    fn append(&self, number: u64, payload: &[u8]) -> Result<()> {
+        let len = (payload.len() + RECORD_HEADER) as u64;
+        self.0.write_all_at(payload, number % (FILE_BYTES / len) * len)?;
+        Ok(self.0.sync_data()?)
+    }
+
+    fn append_task(self: Arc<Self>, number: u64, payload: Vec<u8>) -> Task {
+        Box::pin(async move { self.append(number, &payload).map(|()| payload) })
     }
 }

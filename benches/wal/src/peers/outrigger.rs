@@ -43,6 +43,8 @@ impl Peer for Outrigger {
         let mut options = Options { backend: self.backend, ..Options::default() };
         if let Purpose::Damage { idle } = purpose {
             options.segment_bytes = 1 << 20;
+            // A table of damage asks nothing of the disk.
+            options.force_filesystem = true;
             if !idle {
                 options.seal_after = Duration::ZERO;
             }
@@ -54,7 +56,8 @@ impl Peer for Outrigger {
     }
 
     fn read(&self, dir: &Path, each: &mut dyn FnMut(&[u8])) -> Result<()> {
-        let options = Options { backend: self.backend, segment_bytes: 1 << 20, ..Options::default() };
+        let options =
+            Options { backend: self.backend, segment_bytes: 1 << 20, force_filesystem: true, ..Options::default() };
         let (wal, recovery) = Wal::open(dir, options)?;
         for record in wal.read(recovery.first_lsn) {
             each(&record?.payload);
