@@ -10,6 +10,7 @@ mod follow;
 mod golden;
 mod group;
 mod kill;
+mod kill_points;
 mod oracle;
 mod repair;
 mod space;
