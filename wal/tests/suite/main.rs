@@ -7,6 +7,7 @@ mod common;
 mod crash;
 mod faults;
 mod follow;
+mod fuzzing;
 mod golden;
 mod group;
 mod kill;
