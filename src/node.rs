@@ -194,6 +194,10 @@ fn options(config: &Config, metrics: &Metrics) -> Options {
         segment_bytes: config.journal.segment_bytes,
         flush_interval: config.journal.flush_interval,
         retain_bytes: config.journal.retain_bytes,
+        backend: config.journal.backend,
+        keys: config.journal.keys.clone(),
+        encrypt: config.journal.encrypt,
+        compress_above: config.journal.compress_above,
         force_filesystem: config.journal.force_filesystem,
         observer: Some(observer),
         ..Options::default()

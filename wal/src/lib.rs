@@ -61,4 +61,4 @@ pub use log::{Appended, Durable, Reader, Record, Stats, Wal};
 pub use lsn::{LogId, Lsn, ParseLogIdError, ParseLsnError};
 pub use options::{Backend, FlushObserver, Flushed, Options};
 pub use recover::Recovery;
-pub use storage::{Access, SegmentFile, Storage, sim};
+pub use storage::{Access, Directory, SegmentFile, Storage, sim};

@@ -47,13 +47,15 @@ struct Step {
     run: fn(&Options) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 14] = [
     Step { name: "fmt", run: |_| cargo(&["fmt", "--all", "--check"]) },
     Step { name: "clippy", run: clippy },
     Step { name: "promtool", run: |_| promtool() },
     Step { name: "build", run: |_| cargo(&["build", "--workspace", "--exclude", ENGINE]) },
     Step { name: "build-engine", run: |_| engine(&["build", "-p", ENGINE]) },
     Step { name: "wal", run: |_| cargo(&["test", "-p", "outrigger-wal"]) },
+    Step { name: "miri", run: |_| miri() },
+    Step { name: "fuzz", run: |_| fuzz() },
     Step { name: "unit", run: |_| unit() },
     Step { name: "xtask", run: |_| cargo(&["test", "-p", "xtask"]) },
     Step { name: "integration", run: |_| integration() },
@@ -161,6 +163,40 @@ fn engine(args: &[&str]) -> Result<Outcome> {
         Ok(path) if !path.is_empty() => Ok(Outcome::Skipped(format!("OUTRIGGER_QDRANT_DEV names {path}"))),
         _ => cargo(args),
     }
+}
+
+/// The log's codec under Miri, where a nightly toolchain has it. What the scan and the keys do is pure as well, and slow.
+fn miri() -> Result<Outcome> {
+    if !nightly_has("miri") {
+        return Ok(Outcome::Skipped("there is no nightly toolchain with Miri".into()));
+    }
+    let mut command = Command::new("cargo");
+    command.args(["+nightly", "miri", "test", "-p", "outrigger-wal", "--lib", "format::"]);
+    command.env("PROPTEST_CASES", "8").env("MIRIFLAGS", "-Zmiri-disable-isolation");
+    inherit(command)
+}
+
+/// The fuzzer itself, briefly, where there is one. Its entries run over the corpus on stable in any case (step `wal`).
+fn fuzz() -> Result<Outcome> {
+    if !nightly_has("fuzz") {
+        return Ok(Outcome::Skipped(
+            "there is no nightly toolchain with cargo-fuzz; the corpus ran in step wal".into(),
+        ));
+    }
+    for target in ["record", "segment"] {
+        let mut command = Command::new("cargo");
+        command.args(["+nightly", "fuzz", "run", target, "--", "-max_total_time=20"]);
+        command.current_dir(tool::workspace().join("wal"));
+        inherit(command)?;
+    }
+    Ok(Outcome::Passed)
+}
+
+fn nightly_has(subcommand: &str) -> bool {
+    let mut command = Command::new("cargo");
+    command.args(["+nightly", subcommand, "--version"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 fn documentation() -> Result<Outcome> {

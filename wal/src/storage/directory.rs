@@ -26,20 +26,26 @@ const ZERO_FLUSH: u64 = 1 << 20;
 /// Where repair puts what it takes out of the log.
 const QUARANTINE: &str = "quarantine";
 
+/// A directory of a real file system, as [`Wal::open`](crate::Wal::open) uses it: for those who put something in
+/// between, as tests do.
 #[derive(Debug)]
-pub(crate) struct Directory {
+pub struct Directory {
     path: PathBuf,
     backend: Backend,
 }
 
 impl Directory {
     /// Names a directory; nothing is touched.
-    pub(crate) fn new(path: &Path, backend: Backend) -> Directory {
+    #[must_use]
+    pub fn new(path: &Path, backend: Backend) -> Directory {
         Directory { path: path.to_owned(), backend }
     }
 
     /// Makes the directory, if need be, and its name durable.
-    pub(crate) fn make(&self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn make(&self) -> io::Result<()> {
         let missing: Vec<&Path> = self.path.ancestors().take_while(|level| !level.exists()).collect();
         fs::create_dir_all(&self.path)?;
         for level in missing {

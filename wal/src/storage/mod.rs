@@ -16,7 +16,7 @@ use std::io;
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub(crate) use directory::Directory;
+pub use directory::Directory;
 pub(crate) use filesystem::unfit;
 
 /// How a file is to be opened.
