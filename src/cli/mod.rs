@@ -10,7 +10,6 @@
 mod check;
 mod client;
 mod output;
-mod records;
 mod replay;
 mod runtime;
 mod serve;

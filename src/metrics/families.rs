@@ -95,3 +95,39 @@ impl Locks {
         }
     }
 }
+
+/// The journal on its disk.
+pub(super) struct Log {
+    pub(super) appended: IntCounter,
+    pub(super) device: IntCounterVec,
+    pub(super) damaged: IntGauge,
+    pub(super) flush: Histogram,
+    pub(super) batch: Histogram,
+    pub(super) segments: IntGauge,
+    pub(super) bytes: IntGauge,
+    pub(super) oldest_live: Gauge,
+    pub(super) poisoned: IntGauge,
+}
+
+impl Log {
+    pub(super) fn new(m: &Maker) -> Self {
+        Self {
+            appended: m.counter("journal_append_bytes_total", "Bytes appended to the journal"),
+            device: m.counters(
+                "journal_device_bytes_total",
+                "Bytes that the journal sent to the disk, in whole pages; over the appended bytes: write amplification",
+                &["purpose"],
+            ),
+            damaged: m.count("journal_damaged", "1 in repair mode: the log is damaged and nothing is run"),
+            flush: m.histogram("journal_flush_seconds", "How long flushes of the journal took", FLUSHES),
+            batch: m.histogram("journal_flush_batch_records", "Records made durable by one flush", BATCHES),
+            segments: m.count("journal_segments", "Segments of the journal on disk"),
+            bytes: m.count("journal_bytes", "Bytes that the journal takes on disk"),
+            oldest_live: m.gauge(
+                "journal_oldest_live_seconds",
+                "Age of the oldest transaction that keeps segments from going; 0 where there is none",
+            ),
+            poisoned: m.count("journal_poisoned", "1 after a failed flush: only a restart helps"),
+        }
+    }
+}

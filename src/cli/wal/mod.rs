@@ -1,5 +1,10 @@
-//! `outrigger wal stat|verify|dump|replay`: the log, without a sidecar. All but `replay` only read, and may be used
-//! beside a running owner.
+//! `outrigger wal stat|verify|dump|tail|replay|repair`: the log, without a sidecar. All but `replay` and `repair --yes` only
+//! read, and may be used beside a running owner.
+
+mod dump;
+mod filter;
+mod records;
+mod repair;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -10,8 +15,9 @@ use outrigger_wal::inspect::{self, Damage, Verify};
 use outrigger_wal::{Lsn, WalError};
 use serde_json::{Value, json};
 
+use self::filter::Filter;
 use super::output::{Output, Stop};
-use super::{records, replay};
+use super::replay;
 use crate::config::Config;
 
 #[derive(Subcommand, Debug)]
@@ -20,19 +26,32 @@ pub(super) enum Wal {
     Stat(Place),
     /// Read and check every record; a torn tail is no fault
     Verify(Place),
-    /// Print the records
+    /// Print the records, without the values in them
     Dump {
         #[command(flatten)]
         place: Place,
-        /// Begin here
-        #[arg(long, default_value = "0", value_name = "LSN")]
-        from: Lsn,
+        #[command(flatten)]
+        filter: Filter,
         /// At most so many
         #[arg(long, value_name = "COUNT")]
         limit: Option<usize>,
-        /// With the raw bytes (base64): they hold what applications wrote
-        #[arg(long)]
-        payload: bool,
+        #[command(flatten)]
+        show: Show,
+    },
+    /// Print the last records, and go on as more become durable
+    Tail {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        filter: Filter,
+        /// How many of the last ones
+        #[arg(short = 'n', long, default_value_t = 10, value_name = "COUNT")]
+        lines: usize,
+        /// Go on until ended; the log may be in use
+        #[arg(short, long)]
+        follow: bool,
+        #[command(flatten)]
+        show: Show,
     },
     /// Drive recovery without serving: own the log, end every open transaction in the stores, stop
     Replay {
@@ -45,6 +64,22 @@ pub(super) enum Wal {
         #[arg(long, default_value_t = 60, value_name = "SECONDS")]
         timeout: u64,
     },
+    /// Say what can be done for a log that does not open: cut a torn tail, set damaged segments aside; never edit
+    Repair {
+        #[command(flatten)]
+        place: Place,
+        /// Do it: what is given up is lost to the log for good
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// What of a record is shown.
+#[derive(clap::Args, Debug)]
+pub(super) struct Show {
+    /// With what applications wrote: names of locks, points and keys, answers, causes, and the raw bytes (base64)
+    #[arg(long)]
+    values: bool,
 }
 
 /// Where the log is.
@@ -69,9 +104,13 @@ pub(super) fn run(what: &Wal, load: impl FnOnce() -> Result<Config, Stop>, outpu
     match what {
         Wal::Stat(place) => stat(&place.dir(load)?, output),
         Wal::Verify(place) => verify(&place.dir(load)?, output),
-        Wal::Dump { place, from, limit, payload } => {
-            dump(&place.dir(load)?, *from, limit.unwrap_or(usize::MAX), *payload, output)
+        Wal::Dump { place, filter, limit, show } => {
+            dump::dump(&place.dir(load)?, filter, limit.unwrap_or(usize::MAX), show.values, output)
         }
+        Wal::Tail { place, filter, lines, follow, show } => {
+            dump::tail(&place.dir(load)?, filter, *lines, *follow, show.values, output)
+        }
+        Wal::Repair { place, yes } => repair::run(&place.dir(load)?, *yes, output),
         Wal::Replay { place, plan: true, .. } => replay::plan(&place.dir(load)?, output),
         Wal::Replay { place, timeout, .. } => {
             let mut config = load()?;
@@ -161,48 +200,42 @@ fn verify(dir: &std::path::Path, output: &mut Output) -> Result<(), Stop> {
             output.line(format_args!("warning: {} torn bytes at the end: the next start cuts them", found.torn_bytes));
         }
         for damage in &found.corrupt {
-            let Damage { segment, lsn, lost, detail, .. } = damage;
-            output.line(format_args!("FAULT: {segment} at Lsn {lsn}: {detail}; lost: {} to {}", lost.start, lost.end));
+            output.line(fault_line(damage));
+        }
+        if !found.corrupt.is_empty() {
+            output.line("`outrigger wal repair` says what can be done.");
         }
     }
     if found.corrupt.is_empty() { Ok(()) } else { Err(Stop::faults_shown()) }
 }
 
 fn verified(found: &Verify) -> Value {
-    let corrupt: Vec<_> = found
-        .corrupt
-        .iter()
-        .map(|damage| {
-            json!({
-                "segment": damage.segment, "lsn": damage.lsn.as_u64(), "detail": damage.detail,
-                "lost": {"from": damage.lost.start.as_u64(), "to": damage.lost.end.as_u64()},
-            })
-        })
-        .collect();
     json!({
         "segments": found.segments,
         "records": found.records,
         "first_lsn": found.first_lsn.as_u64(),
         "last_lsn": found.last_lsn.map(Lsn::as_u64),
         "torn_bytes": found.torn_bytes,
-        "corrupt": corrupt,
+        "corrupt": damages(&found.corrupt),
         "log_id": found.log_id.map(|id| id.to_string()),
         "clean_shutdown": found.clean_shutdown,
     })
 }
 
-/// One record a line; with `--json` one object a line, so that a log of any length can be piped.
-fn dump(dir: &std::path::Path, from: Lsn, limit: usize, payload: bool, output: &mut Output) -> Result<(), Stop> {
-    for record in inspect::records(dir, from).map_err(|e| stop(&e))?.take(limit) {
-        let record = record.map_err(|e| stop(&e))?;
-        let described = records::describe(&record, payload);
-        if output.is_json() {
-            output.line(&described);
-        } else {
-            output.line(records::line(&record, &described));
-        }
-    }
-    Ok(())
+fn fault_line(damage: &Damage) -> String {
+    let Damage { segment, lsn, lost, detail, .. } = damage;
+    format!("FAULT: {segment} at Lsn {lsn}: {detail}; lost: {} to {}", lost.start, lost.end)
+}
+
+fn damages(all: &[Damage]) -> Value {
+    all.iter()
+        .map(|damage| {
+            json!({
+                "segment": damage.segment, "lsn": damage.lsn.as_u64(), "detail": damage.detail,
+                "lost": {"from": damage.lost.start.as_u64(), "to": damage.lost.end.as_u64()},
+            })
+        })
+        .collect()
 }
 
 /// A progress bar for people; nobody else gets one.
