@@ -42,8 +42,11 @@ pub trait Api: Send + Sync {
     fn status(&self) -> Value;
 
     /// The last deadlocks, newest first.
-    fn deadlocks(&self) -> Vec<DeadlockView> {
-        Vec::new()
+    ///
+    /// # Errors
+    /// `journal_unavailable` in repair mode.
+    fn deadlocks(&self) -> Result<Vec<DeadlockView>, Problem> {
+        Ok(Vec::new())
     }
 
     /// Whether `/readyz` may say yes.
@@ -76,8 +79,8 @@ impl Api for Coordinator {
         Self::status(self)
     }
 
-    fn deadlocks(&self) -> Vec<DeadlockView> {
-        Self::deadlocks(self)
+    fn deadlocks(&self) -> Result<Vec<DeadlockView>, Problem> {
+        Ok(Self::deadlocks(self))
     }
 
     fn is_ready(&self) -> bool {
@@ -119,6 +122,10 @@ impl Api for RepairMode {
 
     fn store_kind(&self, name: &str) -> Option<&'static str> {
         self.stores.iter().find(|(store, _)| store == name).map(|(_, kind)| *kind)
+    }
+
+    fn deadlocks(&self) -> Result<Vec<DeadlockView>, Problem> {
+        Err(self.problem())
     }
 
     fn status(&self) -> Value {

@@ -201,7 +201,8 @@ pub(super) async fn key(
 )]
 pub(super) async fn deadlocks(State(door): State<Arc<Door>>, head: HeaderMap, uri: Uri) -> Reply {
     let asked = door.access.visitor(&head).and_then(|_| headers::query(&uri, &[]));
-    or_problem(asked.map(|_| reply::json(StatusCode::OK, &openapi::Deadlocks { deadlocks: door.api.deadlocks() })))
+    let found = asked.and_then(|_| door.api.deadlocks());
+    or_problem(found.map(|deadlocks| reply::json(StatusCode::OK, &openapi::Deadlocks { deadlocks })))
 }
 
 /// Version, uptime, stores with their powers and what is lost, journal, open transactions, the last recovery.

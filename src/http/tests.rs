@@ -430,8 +430,14 @@ async fn the_contract_lists_every_path_with_its_problems() {
     let (_, document) = house.get("/openapi.json").await;
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
     let paths: BTreeMap<String, Value> = serde_json::from_value(document["paths"].clone()).unwrap();
-    let expected =
-        ["/openapi.json", "/v1/idempotency/{key}", "/v1/status", "/v1/transactions", "/v1/transactions/{id}"];
+    let expected = [
+        "/openapi.json",
+        "/v1/deadlocks",
+        "/v1/idempotency/{key}",
+        "/v1/status",
+        "/v1/transactions",
+        "/v1/transactions/{id}",
+    ];
     assert_eq!(paths.keys().collect::<Vec<_>>(), expected);
     let responses = &paths["/v1/transactions"]["post"]["responses"];
     for status in

@@ -202,7 +202,8 @@ impl Route {
             }
             Self::List => vec![200, 400, 401, 429, 500, 503],
             Self::Show | Self::Key => vec![200, 400, 401, 404, 429, 500, 503],
-            Self::Status | Self::Deadlocks => vec![200, 400, 401, 500],
+            Self::Status => vec![200, 400, 401, 500],
+            Self::Deadlocks => vec![200, 400, 401, 500, 503],
             Self::OpenApi => vec![200, 400, 500],
             Self::Unknown => vec![404, 405],
         };

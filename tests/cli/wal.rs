@@ -9,7 +9,7 @@ use outrigger::journal::record::{
     ClaimRecord, DoneRecord, IntentRecord, KeyRecord, OpenedRecord, RedoRecord, RunRecord, VerdictRecord, kind,
 };
 use outrigger::model::ids::{Attempt, Run, TxnId};
-use outrigger_wal::{Options, Wal};
+use outrigger_wal::{Keys, Options, Wal};
 use prost::Message;
 use serde_json::{Value, json};
 
@@ -117,6 +117,26 @@ fn records_are_chosen_and_values_are_not_shown_unasked() {
     for wrong in [["--kind", "nonsense"], ["--transaction", "nonsense"], ["--to", "nonsense"]] {
         assert_eq!(place.run(&["wal", "dump", wrong[0], wrong[1]]).0, 2, "{wrong:?}");
     }
+}
+
+#[test]
+fn an_encrypted_log_is_read_with_its_key() {
+    let place = Place::new();
+    let key_file = place.dir.path().join("keys");
+    std::fs::write(&key_file, format!("{}\n", "5c".repeat(32))).unwrap();
+    let keys = Keys::from_file(&key_file).unwrap();
+    let options = Options { segment_bytes: 1 << 20, force_filesystem: true, keys: Some(keys), ..Options::default() };
+    let (wal, _) = Wal::open(&place.journal(), options).unwrap();
+    let (id, runs) = two_runs();
+    fill(&wal, &runs);
+    wal.close().unwrap();
+    let (code, _, err) = place.run(&["wal", "dump"]);
+    assert!(code == 1 && err.contains("is encrypted with the key"), "{err}");
+    let (id, key_file) = (id.to_string(), key_file.to_string_lossy().into_owned());
+    let (code, out, err) = place.run(&["wal", "dump", "--key-file", &key_file, "--transaction", &id]);
+    assert_eq!((code, out.lines().count()), (0, 3), "{out} {err}");
+    let (code, found) = place.json(&["wal", "verify", "--json"]);
+    assert_eq!((code, &found["corrupt"]), (0, &json!([])), "no key is needed to check");
 }
 
 #[test]

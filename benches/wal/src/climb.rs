@@ -44,12 +44,13 @@ pub(crate) enum Of {
 #[derive(Debug, Default)]
 pub(crate) struct Climbed {
     pub(crate) rounds: usize,
+    pub(crate) passes: usize,
     pub(crate) seconds: f64,
     pub(crate) writers: Vec<usize>,
     pub(crate) sizes: Vec<usize>,
     pub(crate) names: Vec<&'static str>,
     pub(crate) ours: Vec<bool>,
-    /// One entry a round.
+    /// One entry a pass.
     pub(crate) speeds: Vec<(Rung, Vec<Measured>)>,
     /// One entry a round.
     pub(crate) lone: Vec<(Rung, Vec<PerRecord>)>,
@@ -60,7 +61,7 @@ impl Climbed {
         self.speeds.iter().find(|(one, _)| *one == rung).map(|(_, measured)| measured.as_slice())
     }
 
-    /// Acknowledgements a second: the median of the rounds.
+    /// Acknowledgements a second: the median of all passes.
     pub(crate) fn rate(&self, rung: Rung) -> Option<f64> {
         let mut rates: Vec<f64> = self.of(rung)?.iter().map(Measured::per_second).collect();
         rates.sort_by(f64::total_cmp);
@@ -111,6 +112,7 @@ impl Opened {
 pub(crate) fn climb(options: &Options, peers: &[Box<dyn Peer>], place: &Path) -> Result<Climbed> {
     let mut climbed = Climbed {
         rounds: options.rounds,
+        passes: options.passes,
         seconds: options.seconds,
         writers: options.writers.clone(),
         sizes: options.sizes.clone(),
@@ -127,9 +129,12 @@ pub(crate) fn climb(options: &Options, peers: &[Box<dyn Peer>], place: &Path) ->
             options.sizes.iter().map(|size| Opened::make(peers, *size, &dir)).collect::<Result<_>>()?;
         rustix::fs::sync();
         std::thread::sleep(SETTLE);
-        order.shuffle(&mut rng);
-        for rung in &order {
-            on_rung(options, &opened, *rung, &dir, &mut climbed).with_context(|| format!("{rung:?}"))?;
+        // A disk has slow moments that are longer than a rung: several short passes spread them over all rungs.
+        for pass in 0..options.passes {
+            order.shuffle(&mut rng);
+            for rung in order.iter().filter(|rung| pass == 0 || !matches!(rung, Rung::Lone { .. })) {
+                on_rung(options, &opened, *rung, &dir, &mut climbed).with_context(|| format!("{rung:?}"))?;
+            }
         }
         eprintln!("round {round} of {}", options.rounds);
     }

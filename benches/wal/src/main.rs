@@ -37,11 +37,14 @@ struct Options {
     /// Measure the opening of logs of so many MiB, instead of speed
     #[arg(long, value_name = "MIB", value_delimiter = ',', num_args = 0.., default_missing_value = "128,1024")]
     opening: Vec<u64>,
-    /// How often every rung is climbed
-    #[arg(long, default_value_t = 5)]
+    /// How often all logs are made anew
+    #[arg(long, default_value_t = 4)]
     rounds: usize,
+    /// How often every rung is climbed in a round, in another order each time
+    #[arg(long, default_value_t = 3)]
+    passes: usize,
     /// Seconds on a rung each time
-    #[arg(long, default_value_t = 0.4)]
+    #[arg(long, default_value_t = 0.15)]
     seconds: f64,
     /// Numbers of writers
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64])]

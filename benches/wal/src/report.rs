@@ -157,6 +157,7 @@ pub(crate) fn json(climbed: &Climbed) -> Map<String, Value> {
     let goals = goals.map(|(what, is, goal, met)| json!({"what": what, "is": is, "goal": goal, "met": met}));
     let members = [
         ("rounds", climbed.rounds.into()),
+        ("passes", climbed.passes.into()),
         ("seconds", climbed.seconds.into()),
         ("speeds", speeds.into()),
         ("lone", lones.into()),
@@ -167,7 +168,8 @@ pub(crate) fn json(climbed: &Climbed) -> Map<String, Value> {
 
 /// The tables.
 pub(crate) fn markdown(climbed: &Climbed, peers: &[Box<dyn Peer>]) -> String {
-    let mut text = format!("{} interleaved rounds of {} s on each rung.\n", climbed.rounds, climbed.seconds);
+    let Climbed { rounds, passes, seconds, .. } = climbed;
+    let mut text = format!("{rounds} interleaved rounds of {passes} passes, {seconds} s on each rung; medians.\n");
     for &size in &climbed.sizes {
         for who in Writers::BOTH {
             for &writers in &climbed.writers {

@@ -3,13 +3,12 @@
 
 use std::collections::VecDeque;
 use std::io::IsTerminal;
-use std::path::Path;
 use std::time::Duration;
 
-use outrigger_wal::{Lsn, Record, WalError, inspect};
+use outrigger_wal::{Lsn, Record, WalError};
 
 use super::filter::Filter;
-use super::{bar, records, stop};
+use super::{Log, bar, records, stop};
 use crate::cli::output::{Output, Stop};
 
 /// How often a followed log is looked at.
@@ -27,13 +26,13 @@ fn print(record: &Record, values: bool, output: &mut Output) {
 }
 
 /// Prints what the filter takes, at most `limit` records of it.
-pub(super) fn dump(dir: &Path, filter: &Filter, limit: usize, values: bool, output: &mut Output) -> Result<(), Stop> {
+pub(super) fn dump(log: &Log, filter: &Filter, limit: usize, values: bool, output: &mut Output) -> Result<(), Stop> {
     // A bar between the lines of a terminal would be read by nobody.
     let bar = if std::io::stdout().is_terminal() { indicatif::ProgressBar::hidden() } else { bar("dumping", output) };
-    let mut log = inspect::records(dir, filter.from).map_err(|e| stop(&e))?;
+    let mut all = log.records(filter.from).map_err(|e| stop(&e))?;
     let (mut seen, mut printed) = (0_u64, 0);
     while printed < limit
-        && let Some(record) = log.next()
+        && let Some(record) = all.next()
     {
         let record = record.inspect_err(|_| bar.finish_and_clear()).map_err(|e| stop(&e))?;
         if filter.is_past(record.lsn) {
@@ -41,8 +40,8 @@ pub(super) fn dump(dir: &Path, filter: &Filter, limit: usize, values: bool, outp
         }
         seen += 1;
         if seen.is_multiple_of(PROGRESS_EVERY) {
-            let (done, all) = log.progress();
-            bar.set_length(all);
+            let (done, length) = all.progress();
+            bar.set_length(length);
             bar.set_position(done);
         }
         if filter.takes(&record) {
@@ -57,14 +56,14 @@ pub(super) fn dump(dir: &Path, filter: &Filter, limit: usize, values: bool, outp
 /// Prints the last `count` records that the filter takes; with `follow` goes on with what becomes durable, until it is
 /// ended.
 pub(super) fn tail(
-    dir: &Path,
+    log: &Log,
     filter: &Filter,
     count: usize,
     follow: bool,
     values: bool,
     output: &mut Output,
 ) -> Result<(), Stop> {
-    let last = last(dir, filter, count).map_err(|e| stop(&e))?;
+    let last = last(log, filter, count).map_err(|e| stop(&e))?;
     if !follow {
         last.iter().for_each(|record| print(record, values, output));
         return Ok(());
@@ -72,15 +71,15 @@ pub(super) fn tail(
     // From the first of them on by the follower alone: it hands on what is durable, and only that.
     let from = match last.front() {
         Some(first) => first.lsn,
-        None => filter.from.max(end(dir).map_err(|e| stop(&e))?),
+        None => filter.from.max(end(log).map_err(|e| stop(&e))?),
     };
-    self::follow(dir, filter, from, values, output)
+    self::follow(log, filter, from, values, output)
 }
 
-fn follow(dir: &Path, filter: &Filter, from: Lsn, values: bool, output: &mut Output) -> Result<(), Stop> {
-    let mut log = inspect::follow(dir, from);
+fn follow(log: &Log, filter: &Filter, from: Lsn, values: bool, output: &mut Output) -> Result<(), Stop> {
+    let mut follow = log.follow(from);
     loop {
-        match log.poll() {
+        match follow.poll() {
             Ok(Some(record)) if filter.is_past(record.lsn) => return Ok(()),
             Ok(Some(record)) if filter.takes(&record) => print(&record, values, output),
             Ok(Some(_)) => {}
@@ -90,7 +89,7 @@ fn follow(dir: &Path, filter: &Filter, from: Lsn, values: bool, output: &mut Out
             }
             Err(WalError::Released { asked, first }) => {
                 tracing::warn!(%asked, %first, "records were released before they could be shown");
-                log = inspect::follow(dir, first);
+                follow = log.follow(first);
             }
             Err(error) => return Err(stop(&error)),
         }
@@ -98,12 +97,12 @@ fn follow(dir: &Path, filter: &Filter, from: Lsn, values: bool, output: &mut Out
 }
 
 /// The last records that the filter takes, read from as few segments as hold them.
-fn last(dir: &Path, filter: &Filter, count: usize) -> Result<VecDeque<Record>, WalError> {
-    let mut begins: Vec<Lsn> = inspect::stat(dir)?.segments.iter().map(|segment| segment.base_lsn).collect();
+fn last(log: &Log, filter: &Filter, count: usize) -> Result<VecDeque<Record>, WalError> {
+    let mut begins = log.begins()?;
     loop {
         let begin = begins.pop().unwrap_or(Lsn::ZERO).max(filter.from);
         let mut found = VecDeque::new();
-        for record in inspect::records(dir, begin)? {
+        for record in log.records(begin)? {
             let record = record?;
             if filter.is_past(record.lsn) {
                 break;
@@ -122,8 +121,8 @@ fn last(dir: &Path, filter: &Filter, count: usize) -> Result<VecDeque<Record>, W
 }
 
 /// Behind the last record of any kind.
-fn end(dir: &Path) -> Result<Lsn, WalError> {
-    let last_segment = inspect::stat(dir)?.segments.last().map_or(Lsn::ZERO, |segment| segment.base_lsn);
-    let last = inspect::records(dir, last_segment)?.last().transpose()?;
+fn end(log: &Log) -> Result<Lsn, WalError> {
+    let last_segment = log.begins()?.pop().unwrap_or(Lsn::ZERO);
+    let last = log.records(last_segment)?.last().transpose()?;
     Ok(last.map_or(last_segment, |record| record.lsn + 1))
 }

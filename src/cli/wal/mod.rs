@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
-use outrigger_wal::inspect::{self, Damage, Verify};
-use outrigger_wal::{Lsn, WalError};
+use outrigger_wal::inspect::{self, Damage, Follow, Records, Verify};
+use outrigger_wal::{Keys, Lsn, WalError};
 use serde_json::{Value, json};
 
 use self::filter::Filter;
@@ -29,7 +29,7 @@ pub(super) enum Wal {
     /// Print the records, without the values in them
     Dump {
         #[command(flatten)]
-        place: Place,
+        reading: Reading,
         #[command(flatten)]
         filter: Filter,
         /// At most so many
@@ -41,7 +41,7 @@ pub(super) enum Wal {
     /// Print the last records, and go on as more become durable
     Tail {
         #[command(flatten)]
-        place: Place,
+        reading: Reading,
         #[command(flatten)]
         filter: Filter,
         /// How many of the last ones
@@ -56,7 +56,7 @@ pub(super) enum Wal {
     /// Drive recovery without serving: own the log, end every open transaction in the stores, stop
     Replay {
         #[command(flatten)]
-        place: Place,
+        reading: Reading,
         /// Only say what recovery would do, reaching no store and changing nothing
         #[arg(long)]
         plan: bool,
@@ -90,6 +90,64 @@ pub(super) struct Place {
     dir: Option<PathBuf>,
 }
 
+/// What records are read with.
+#[derive(clap::Args, Debug)]
+pub(super) struct Reading {
+    #[command(flatten)]
+    place: Place,
+    /// The keys of an encrypted log [default: journal.encryption_key_file of the configuration]
+    #[arg(long, value_name = "PATH")]
+    key_file: Option<PathBuf>,
+}
+
+/// A log whose records are read.
+pub(super) struct Log {
+    dir: PathBuf,
+    keys: Option<Keys>,
+}
+
+impl Reading {
+    /// Place and keys; the configuration is needed only where the arguments leave the place open.
+    fn log(&self, load: impl FnOnce() -> Result<Config, Stop>) -> Result<Log, Stop> {
+        let mut configured = None;
+        let dir = self.place.dir(|| {
+            let config = load()?;
+            configured.clone_from(&config.journal.keys);
+            Ok(config)
+        })?;
+        let keys = match &self.key_file {
+            Some(path) => Some(Keys::from_file(path).map_err(|e| stop(&e))?),
+            None => configured,
+        };
+        Ok(Log { dir, keys })
+    }
+}
+
+impl Log {
+    /// The records from the first one at or after `from`.
+    pub(super) fn records(&self, from: Lsn) -> Result<Records, WalError> {
+        let records = inspect::records(&self.dir, from)?;
+        Ok(match &self.keys {
+            Some(keys) => records.with_keys(keys.clone()),
+            None => records,
+        })
+    }
+
+    /// The same, and what becomes durable later.
+    fn follow(&self, from: Lsn) -> Follow {
+        let follow = inspect::follow(&self.dir, from);
+        match &self.keys {
+            Some(keys) => follow.with_keys(keys.clone()),
+            None => follow,
+        }
+    }
+
+    /// Where each segment begins, oldest first.
+    fn begins(&self) -> Result<Vec<Lsn>, WalError> {
+        Ok(inspect::stat(&self.dir)?.segments.iter().map(|segment| segment.base_lsn).collect())
+    }
+}
+
 impl Place {
     fn dir(&self, load: impl FnOnce() -> Result<Config, Stop>) -> Result<PathBuf, Stop> {
         let dir = match &self.dir {
@@ -104,20 +162,21 @@ pub(super) fn run(what: &Wal, load: impl FnOnce() -> Result<Config, Stop>, outpu
     match what {
         Wal::Stat(place) => stat(&place.dir(load)?, output),
         Wal::Verify(place) => verify(&place.dir(load)?, output),
-        Wal::Dump { place, filter, limit, show } => {
-            dump::dump(&place.dir(load)?, filter, limit.unwrap_or(usize::MAX), show.values, output)
+        Wal::Dump { reading, filter, limit, show } => {
+            dump::dump(&reading.log(load)?, filter, limit.unwrap_or(usize::MAX), show.values, output)
         }
-        Wal::Tail { place, filter, lines, follow, show } => {
-            dump::tail(&place.dir(load)?, filter, *lines, *follow, show.values, output)
+        Wal::Tail { reading, filter, lines, follow, show } => {
+            dump::tail(&reading.log(load)?, filter, *lines, *follow, show.values, output)
         }
         Wal::Repair { place, yes } => repair::run(&place.dir(load)?, *yes, output),
-        Wal::Replay { place, plan: true, .. } => replay::plan(&place.dir(load)?, output),
-        Wal::Replay { place, timeout, .. } => {
+        Wal::Replay { reading, plan: true, .. } => replay::plan(&reading.log(load)?, output),
+        Wal::Replay { reading, timeout, .. } => {
             let mut config = load()?;
-            if let Some(dir) = &place.dir {
+            if let Some(dir) = &reading.place.dir {
                 config.journal.dir.clone_from(dir);
             }
-            place.dir(|| Ok(config.clone()))?;
+            let log = reading.log(|| Ok(config.clone()))?;
+            config.journal.keys = log.keys.or(config.journal.keys);
             replay::drive(config, std::time::Duration::from_secs(*timeout), output)
         }
     }
@@ -142,6 +201,7 @@ fn stat(dir: &std::path::Path, output: &mut Output) -> Result<(), Stop> {
                 json!({
                     "name": s.name, "number": s.number, "base_lsn": s.base_lsn.as_u64(), "bytes": s.bytes,
                     "created_at": time(s.created_at_micros), "durable_lsn": s.durable_lsn.as_u64(),
+                    "key_id": s.key_id,
                 })
             })
             .collect();
