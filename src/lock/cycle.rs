@@ -18,6 +18,9 @@ use crate::model::wait::WaitEdge;
 /// is the sweep's.
 const BUDGET: usize = 2_000;
 
+/// Edges of a long cycle at which reordering is tried before somebody has to give way.
+const MOST_TRIED: usize = 100;
+
 /// A cycle, and who gave way.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Deadlock {
@@ -73,15 +76,18 @@ impl Shards {
     }
 
     fn break_cycle(&self, contended: &mut Contended, hops: &[Hop]) {
-        if hops.iter().any(|hop| self.let_pass(contended, hop)) {
+        if hops.iter().take(MOST_TRIED).any(|hop| self.let_pass(contended, hop)) {
             tracing::debug!(waits = hops.len(), "a circle of lock waits was opened by reordering a queue");
             return;
         }
-        let standing =
-            |hop: &Hop| (hop.waiter, contended.waits.get(&hop.wait).map_or_else(Standing::default, |w| w.standing));
-        let scores = rank(hops.iter().map(standing), clock::now_us());
+        let (mut members, mut cycle) = (Vec::with_capacity(hops.len()), Vec::with_capacity(hops.len()));
+        for hop in hops {
+            let wait = contended.waits.get(&hop.wait);
+            members.push((hop.waiter, wait.map_or_else(Standing::default, |wait| wait.standing)));
+            cycle.extend(wait.map(|wait| wait.edge(hop)));
+        }
+        let scores = rank(members, clock::now_us());
         let Some(victim) = scores.first().map(|score| score.transaction) else { return };
-        let cycle = hops.iter().filter_map(|hop| contended.edge(hop)).collect();
         let deadlock = Arc::new(Deadlock { cycle, scores, victim });
         self.refuse_waits(contended, victim, &deadlock);
     }

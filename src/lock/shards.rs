@@ -21,7 +21,7 @@ use super::cycle::Deadlock;
 use super::queue::{Admitted, Changed, Place};
 use super::table::{Asked, Table, Taken};
 use super::victim::Standing;
-use super::wait_for::WaitFor;
+use super::wait_for::{Hop, WaitFor};
 use super::{LockKey, Mode};
 use crate::clock;
 use crate::metrics::Metrics;
@@ -342,7 +342,7 @@ impl Shards {
     /// Every edge of the graph, for people and for the detector that looks across stores.
     pub(super) fn edges(&self) -> Vec<WaitEdge> {
         let contended = self.contended();
-        contended.graph.edges().filter_map(|hop| contended.edge(&hop)).collect()
+        contended.graph.edges().filter_map(|hop| Some(contended.waits.get(&hop.wait)?.edge(&hop))).collect()
     }
 
     /// Calls `each` with every shard in turn, for people.
@@ -362,17 +362,18 @@ impl Contended {
             }
         });
     }
+}
 
-    /// A hop as everybody else reads it.
-    pub(super) fn edge(&self, hop: &super::wait_for::Hop) -> Option<WaitEdge> {
-        let wait = self.waits.get(&hop.wait)?;
-        Some(WaitEdge {
+impl Waiting {
+    /// One of its edges as everybody else reads it.
+    pub(super) fn edge(&self, hop: &Hop) -> WaitEdge {
+        WaitEdge {
             waiter: Party::Ours(hop.waiter),
             holder: Party::Ours(hop.holder),
             source: Source::Locks,
-            resource: wait.key.to_string(),
+            resource: self.key.to_string(),
             epoch: hop.wait,
-            since_us: wait.since_us,
-        })
+            since_us: self.since_us,
+        }
     }
 }

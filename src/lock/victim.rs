@@ -43,8 +43,9 @@ pub struct Score {
 /// Scores everybody who may give way, the victim first: the lowest score, among equals the youngest.
 #[must_use]
 pub fn rank(members: impl IntoIterator<Item = (TxnId, Standing)>, now_us: i64) -> Vec<Score> {
-    let mut ranked: Vec<_> = members.into_iter().collect();
+    let scored = |(txn, standing): (TxnId, Standing)| (standing.score(now_us), Reverse((standing.began_us, txn)));
+    let mut ranked: Vec<_> = members.into_iter().map(scored).collect();
     // Ids grow with time: of two that began in the same microsecond the later id is the younger.
-    ranked.sort_unstable_by_key(|(txn, standing)| (standing.score(now_us), Reverse((standing.began_us, *txn))));
-    ranked.into_iter().map(|(transaction, standing)| Score { transaction, score: standing.score(now_us) }).collect()
+    ranked.sort_unstable();
+    ranked.into_iter().map(|(score, Reverse((_, transaction)))| Score { transaction, score }).collect()
 }
