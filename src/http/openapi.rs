@@ -86,7 +86,7 @@ struct Lock {
     mode: Option<String>,
 }
 
-/// Exactly one of `sql`, `cypher` and Qdrant's verbs. `{"$ref": "OP#/JSON/POINTER"}` stands anywhere a value of
+/// Exactly one of `sql`, `cypher`, `record` and Qdrant's verbs. `{"$ref": "OP#/JSON/POINTER"}` stands anywhere a value of
 /// `params` or of a Qdrant body may: the result of an earlier operation. `{"$literal": …}` escapes.
 #[derive(ToSchema)]
 struct Operation {
@@ -131,8 +131,34 @@ struct Operation {
     query: Option<Value>,
     /// Qdrant's own REST body of `POST /points/count`.
     count: Option<Value>,
+    /// One keyed record of any of the stores.
+    record: Option<Record>,
     /// What must hold, else `conflict`.
     expect: Option<Expect>,
+}
+
+/// A keyed record: a row, a node or a point. Its result is `{"found", "version", "value"}`: whether it was there before,
+/// and what a `get` found, a `put` made or a `delete` took away.
+#[derive(ToSchema)]
+struct Record {
+    /// `get`, `put` or `delete`.
+    #[schema(example = "put")]
+    r#do: String,
+    /// Table (or `schema.table`), label, or collection, spelt exactly.
+    #[schema(min_length = 1, max_length = 255, example = "accounts")]
+    r#in: String,
+    /// Columns or properties that are unique together; `{"id": …}` in Qdrant. `$ref` may stand for each value.
+    #[schema(value_type = Object)]
+    key: Value,
+    /// What a `put` merges. `$ref` may stand for each value.
+    #[schema(value_type = Option<Object>)]
+    set: Option<Value>,
+    /// Qdrant's vectors of a `put`: needed where it makes the point.
+    vector: Option<Value>,
+    /// The column, property or payload field that counts the versions; `version` by default.
+    version: Option<String>,
+    /// How the record must be found, else `conflict`: a version (0 where it has none), `absent`, or `any` (default).
+    if_version: Option<Value>,
 }
 
 /// An optimistic check.
@@ -197,6 +223,10 @@ struct ProblemDocument {
     store_code: Option<String>,
     /// JSON pointer to the request's faulty member.
     pointer: Option<String>,
+    /// Runs of the transaction, where it was run more than once.
+    attempts: Option<u32>,
+    /// Why it was run again, one code an extra run.
+    retried_for: Option<Vec<String>>,
 }
 
 /// The whole document.

@@ -139,5 +139,9 @@ fn members(problem: &Problem) -> Map<String, Value> {
             put(name, value.into());
         }
     }
+    if !problem.retried_for.is_empty() {
+        put("attempts", (problem.retried_for.len() + 1).into());
+        put("retried_for", problem.retried_for.clone().into());
+    }
     members
 }

@@ -79,6 +79,8 @@ pub struct Problem {
     pub pointer: Option<String>,
     /// Seconds after which a retry makes sense.
     pub retry_after: Option<u32>,
+    /// Why the transaction was run again before, one code a run: it was tried once more often than this list is long.
+    pub retried_for: Vec<&'static str>,
 }
 
 impl Problem {
@@ -100,6 +102,7 @@ impl Problem {
             store_code: None,
             pointer: None,
             retry_after,
+            retried_for: Vec::new(),
         }
     }
 

@@ -42,6 +42,10 @@ struct Live {
     attempt: Attempt,
     plan: Option<PlanView>,
     results: Option<Arc<Results>>,
+    /// The operations whose results say whether they are applied, with their stores.
+    redone: BTreeMap<String, StoreName>,
+    /// Whether `pending` is to be believed: it is known who has to be told.
+    owes: bool,
     parts: Vec<(StoreName, Role)>,
     pending: BTreeMap<StoreName, Option<String>>,
     timeline: Vec<Step>,
@@ -92,6 +96,8 @@ impl Entry {
             attempt: Attempt::FIRST,
             plan: None,
             results: None,
+            redone: BTreeMap::new(),
+            owes: false,
             parts: Vec::new(),
             pending: BTreeMap::new(),
             timeline: Vec::new(),
@@ -193,13 +199,18 @@ impl Entry {
         self.planned(run, &plan);
     }
 
-    pub(super) fn worked(&self, results: Results) {
-        self.live().results = Some(Arc::new(results));
+    /// The results of a run; `redone`: the operations among them that are applied only after the decision.
+    pub(super) fn worked(&self, results: Results, redone: BTreeMap<String, StoreName>) {
+        let mut live = self.live();
+        live.results = Some(Arc::new(results));
+        live.redone = redone;
     }
 
     /// These stores still have to be told.
     pub(super) fn owes(&self, stores: impl IntoIterator<Item = StoreName>) {
-        self.live().pending = stores.into_iter().map(|store| (store, None)).collect();
+        let mut live = self.live();
+        live.pending = stores.into_iter().map(|store| (store, None)).collect();
+        live.owes = true;
     }
 
     pub(super) fn told(&self, store: &StoreName) {
@@ -231,6 +242,11 @@ impl Entry {
         self.live().cause.clone()
     }
 
+    /// Why it was run again, so far.
+    pub(super) fn retried_for(&self) -> Vec<&'static str> {
+        self.live().retried_for.clone()
+    }
+
     /// A run lost a race and the next one begins: a life of its own, so the table starts afresh.
     pub(super) fn rerun(&self, problem: &Problem, next: Attempt) {
         {
@@ -239,6 +255,7 @@ impl Entry {
             live.attempt = next;
             live.results = None;
             live.pending.clear();
+            live.owes = false;
         }
         self.step("retried", Some(problem.detail.clone()));
         self.changed.send_replace(TxnState::Active);
@@ -296,7 +313,11 @@ impl Entry {
             state,
             guarantee: live.plan.as_ref().map(|_| if read_only { "read_only" } else { "atomic" }),
             plan: live.plan.clone(),
-            results: live.results.as_deref().cloned(),
+            results: live
+                .results
+                .as_deref()
+                .cloned()
+                .map(|results| say_applied(results, |operation| live.has_applied(operation, state))),
             attempts: live.attempt.0,
             retried_for: live.retried_for.clone(),
             pending: live.pending.keys().map(ToString::to_string).collect(),
@@ -308,6 +329,30 @@ impl Entry {
             cause: live.cause.as_ref().map(cause_view),
         }
     }
+}
+
+impl Live {
+    /// Whether the store of this operation has what it wrote.
+    fn has_applied(&self, operation: &str, state: TxnState) -> bool {
+        match state {
+            TxnState::Committed => true,
+            TxnState::Committing | TxnState::NeedsIntervention => {
+                let store = self.redone.get(operation);
+                self.owes && store.is_some_and(|store| !self.pending.contains_key(store))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Lets the results of redo writes say whether they are applied: the stores cannot, who answered before the decision.
+fn say_applied(mut results: Results, applied: impl Fn(&str) -> bool) -> Results {
+    for (operation, result) in &mut results {
+        if let Some(said) = result.get_mut("applied") {
+            *said = applied(operation).into();
+        }
+    }
+    results
 }
 
 fn cause_view(problem: &Problem) -> Value {
@@ -401,7 +446,7 @@ pub(super) fn from_marker(marker: &Marker) -> View {
         participants: Vec::new(),
         timeline: Vec::new(),
         cause: None,
-        results: kept.and_then(|kept| kept.results),
+        results: kept.and_then(|kept| kept.results).map(|results| say_applied(results, |_| committed)),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::metrics::StoreCall;
 use crate::model::ids::StoreName;
 use crate::model::powers::Role;
 use crate::model::problem::{Code, Problem};
-use crate::model::request::{Action, BoundOp, Operation, TxnRequest};
+use crate::model::request::{BoundOp, Operation, TxnRequest};
 use crate::plan::Plan;
 use crate::store::{Session, TxnContext};
 
@@ -77,6 +77,12 @@ pub(super) async fn known_claims(core: &Core, request: &TxnRequest, parts: &mut 
         }
     }
     Ok(claims)
+}
+
+/// The operations that take effect only after the decision, with their stores.
+pub(super) fn redone(request: &TxnRequest, plan: &Plan) -> BTreeMap<String, StoreName> {
+    let after = |operation: &&Operation| !operation.reads && plan.role(&operation.store) == Role::Redoer;
+    request.operations.iter().filter(after).map(|operation| (operation.id.clone(), operation.store.clone())).collect()
 }
 
 /// A batch's session on its way back, with what came of it.
@@ -230,19 +236,12 @@ pub(super) async fn lock(core: &Core, context: &TxnContext, claims: Vec<Claim>) 
     })
 }
 
-fn template(operation: &Operation) -> &crate::model::reference::Template {
-    match &operation.action {
-        Action::Sql { params, .. } | Action::Cypher { params, .. } => params,
-        Action::Points { body, .. } => body,
-    }
-}
-
 fn needs(operation: &Operation) -> BTreeSet<&str> {
-    template(operation).needs()
+    operation.action.template().needs()
 }
 
 fn bind(operation: &Arc<Operation>, results: &BTreeMap<String, serde_json::Value>) -> Result<BoundOp, Problem> {
-    let bound = template(operation).bind(|id| results.get(id));
+    let bound = operation.action.template().bind(|id| results.get(id));
     let values = bound.map_err(|problem| problem.in_operation(&operation.id))?;
     Ok(BoundOp { op: operation.clone(), values })
 }

@@ -8,6 +8,7 @@ mod digest;
 mod json;
 mod members;
 mod operation;
+mod record;
 
 #[cfg(test)]
 mod tests;
@@ -21,9 +22,7 @@ pub(super) use digest::digest;
 pub(super) use json::parse;
 
 use crate::model::problem::{Code, Problem};
-use crate::model::request::{
-    Action, DeclaredLock, Isolation, Operation, PatternWish, RetryPolicy, TxnRequest, WaitFor,
-};
+use crate::model::request::{DeclaredLock, Isolation, Operation, PatternWish, RetryPolicy, TxnRequest, WaitFor};
 use members::{Members, shown};
 
 /// Operations in one transaction.
@@ -158,10 +157,7 @@ fn operations(items: Vec<Value>, store_kind: &dyn Fn(&str) -> Option<&'static st
 
 /// A reference reaches back to an earlier operation, and nowhere else.
 fn check_references(operation: &Operation, index: usize, places: &HashMap<String, usize>) -> Result<(), Problem> {
-    let (Action::Sql { params: template, .. }
-    | Action::Cypher { params: template, .. }
-    | Action::Points { body: template, .. }) = &operation.action;
-    for reference in template.references() {
+    for reference in operation.action.template().references() {
         let target = shown(&reference.operation);
         let fault = match places.get(&reference.operation) {
             None => format!("there is no operation `{target}`"),

@@ -8,7 +8,7 @@
 //! ```text
 //!   Neo4j (Store, Marks) ── Shared ─┬─ users' links    one connection each, closed when dropped  (link)
 //!                                   └─ control         our own short statements, who blocks whom (control)
-//!   GraphSession (Session) ── statement, values ── watch (deadline, lock wait) ── link
+//!   GraphSession (Session) ── statement, record, values ── watch (deadline, lock wait) ── link
 //! ```
 
 mod control;
@@ -16,6 +16,7 @@ mod errors;
 mod ghosts;
 mod link;
 mod marker;
+mod record;
 mod recovery;
 mod session;
 mod statement;
@@ -110,6 +111,8 @@ struct Shared {
     config: Neo4jConfig,
     control: Control,
     ids: RwLock<ElementIds>,
+    /// What keeps records apart.
+    unique: tokio::sync::Mutex<record::Unique>,
 }
 
 impl Shared {
@@ -134,7 +137,7 @@ impl Neo4j {
     pub fn new(name: StoreName, config: Neo4jConfig) -> Arc<Self> {
         let links = Links::new(&config, config.pool_max);
         let control = Control::new(&config);
-        let shared = Shared { name, config, control, ids: RwLock::default() };
+        let shared = Shared { name, config, control, ids: RwLock::default(), unique: tokio::sync::Mutex::default() };
         Arc::new(Self { shared: Arc::new(shared), links })
     }
 

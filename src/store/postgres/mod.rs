@@ -8,6 +8,7 @@
 //!   marker     markers as rows                                     verbs     BEGIN, COMMIT, PREPARE as text
 //!   recovery   fences, look-ups, sweeps (Marks)                    promises  gids (Prepares)
 //!   values     JSON ⇄ types                                        errors    SQLSTATE → problem
+//!   record     `record` operations as SQL
 //! ```
 //!
 //! Three pools, so that no one's wait starves another: transactions may hold all of theirs while they wait for a lock
@@ -21,6 +22,7 @@ mod guard;
 mod marker;
 mod pool;
 mod promises;
+mod record;
 mod recovery;
 mod schema;
 mod session;
