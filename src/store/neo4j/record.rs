@@ -79,7 +79,7 @@ impl Parts {
         let locked = "SET n.`__ogr_lock` = true REMOVE n.`__ogr_lock`";
         let counted = format!("SET n += $set, n.{version} = coalesce(n.{version}, 0) + 1");
         let holds = match condition {
-            // By now it may be another's, who was waited for.
+            // By now it may have been written, or deleted, by whoever was waited for.
             IfVersion::Is(_) => format!("{} AND coalesce(n.{version}, 0) = $at", self.by_key()),
             _ => self.by_key(),
         };
@@ -95,7 +95,7 @@ impl Parts {
             (Act::Put, IfVersion::Absent) => {
                 format!("MERGE {node} ON CREATE SET n += $set, n.{version} = 1 {returns}")
             }
-            (Act::Put, IfVersion::Any) => format!("MERGE {node} {locked} WITH n {counted} {returns}"),
+            (Act::Put, IfVersion::Any) => format!("MERGE {node} {locked} WITH n WHERE {holds} {counted} {returns}"),
         }
     }
 
@@ -187,7 +187,8 @@ fn one_text(value: &BoltType) -> Option<String> {
 /// The rows of a record's statement as its result.
 ///
 /// # Errors
-/// `conflict`; `rejected_by_store` where the key is not one record's, or the version is none.
+/// `conflict`; `serialization` where the node was deleted under us; `rejected_by_store` where the key is not one
+/// record's, or the version is none.
 pub(super) fn read(
     store: &StoreName,
     keyed: &Keyed<'_>,
@@ -213,6 +214,12 @@ pub(super) fn read(
         (Act::Put, IfVersion::Absent) if !made => keyed.check(store, version)?,
         (Act::Put | Act::Delete, IfVersion::Is(_)) if value.is_none() => {
             return Err(keyed.conflict(store, "it is missing, or has another"));
+        }
+        // MERGE had found a node that somebody else deleted while we waited for it: the next run makes it anew.
+        (Act::Put, _) if value.is_none() => {
+            let detail = format!("the node with {} was deleted by another transaction meanwhile", keyed.shown_key());
+            let problem = Problem::new(Code::Serialization, detail).at(keyed.at("/key"));
+            return Err(problem.in_operation(&keyed.bound.op.id).in_store(store));
         }
         _ => {}
     }
