@@ -171,7 +171,7 @@ async fn constraints(store: &Shared) -> Result<Vec<(String, Vec<String>)>, Fault
          RETURN labels[0] AS label, properties";
     let rows = store.control.ask(query(show)).await?;
     let properties = |value: &BoltType| match value {
-        BoltType::List(list) => list.value.iter().map(|one| one_text(one)).collect::<Option<Vec<_>>>(),
+        BoltType::List(list) => list.value.iter().map(one_text).collect::<Option<Vec<_>>>(),
         _ => None,
     };
     Ok(rows.iter().filter_map(|row| Some((text(row, "label")?, properties(row.get("properties")?)?))).collect())
