@@ -113,6 +113,25 @@ async fn dies_again_while_recovering() {
     }
 }
 
+/// Ready is a promise too: whoever is let in right after `/readyz` said yes is served, though the graph is still being
+/// rid of the dead sidecar's sessions at that moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ready_means_that_work_is_taken() {
+    let world = World::new("ready").await;
+    let launch = world.launch();
+    let mut first = world.start(&launch.with("OUTRIGGER_CRASH_AT", "after_prepare")).await;
+    assert!(world.post(&first.url(), &world.document(1, &["pg", "graph", "vectors"]), None).await.is_err());
+    first.wait_end(Duration::from_secs(5)).unwrap();
+    let mut again = launch.start().unwrap();
+    let ready = again.wait_ready(Duration::from_secs(20)).unwrap();
+    let seen = world.get(&again, "/v1/status").await.body["stores"]["graph"]["state"].clone();
+    println!("ready after {ready:?}, with the graph {seen}");
+    world.submit(&again, &world.document(2, &["pg", "graph", "vectors"])).await.must_be(200, "committed");
+    world.recovered(&again).await;
+    let audit = world.audit().await;
+    assert_eq!((audit.orphans().len(), audit.rows.len()), (0, 1), "{audit:?}");
+}
+
 /// Random kills under parallel load: what was acknowledged is there, nothing is half there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_kills_under_load() {

@@ -45,10 +45,10 @@ pub(super) struct TransactionRequest {
     /// Up to the decision; 30000 by default.
     #[schema(minimum = 1, maximum = 600_000)]
     timeout_ms: Option<u32>,
-    /// Who is the victim of a deadlock.
+    /// Weighs against becoming the victim of a deadlock: a step counts as much as ten operations done.
     #[schema(minimum = -1000, maximum = 1000)]
     priority: Option<i32>,
-    /// Run again after an optimistic conflict.
+    /// Run again after a lost race: an optimistic conflict, a deadlock, a serialization failure, a lock timeout.
     retry: Option<Retry>,
     /// Keys of your own to hold to the end.
     #[schema(max_items = 256)]
@@ -227,6 +227,23 @@ struct ProblemDocument {
     attempts: Option<u32>,
     /// Why it was run again, one code an extra run.
     retried_for: Option<Vec<String>>,
+    /// Of a `deadlock`: who waited for whom, in a circle.
+    cycle: Option<Vec<Edge>>,
+}
+
+/// One edge of a circle of waits.
+#[derive(ToSchema)]
+struct Edge {
+    /// Who waits: a transaction's id, or the name of somebody else's session.
+    waiter: String,
+    /// Who is in the way.
+    holder: String,
+    /// Who says so: `locks`, or a store's name.
+    source: String,
+    /// What is waited for, for people.
+    resource: String,
+    /// RFC 3339 UTC: since when.
+    since: String,
 }
 
 /// The whole document.

@@ -144,6 +144,20 @@ labels! {
 }
 
 labels! {
+    /// Where the waits of a deadlock are.
+    DeadlockSource {
+        /// In our own lock table.
+        Locks = "locks",
+        /// Inside PostgreSQL.
+        Postgres = "postgres",
+        /// Inside Neo4j.
+        Neo4j = "neo4j",
+        /// In more than one place: a cycle that no store can see.
+        Cross = "cross",
+    }
+}
+
+labels! {
     /// A path of the door with its method.
     Route {
         /// Run one.

@@ -1,9 +1,11 @@
 //! Why something did not happen: one list of codes for the whole program (api.md, "Problems").
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::ids::{StoreName, TxnId};
 use super::state::TxnState;
+use super::wait::WaitEdge;
 
 macro_rules! codes {
     ($($name:ident $text:literal $status:literal $retryable:literal $title:literal;)*) => {
@@ -81,6 +83,8 @@ pub struct Problem {
     pub retry_after: Option<u32>,
     /// Why the transaction was run again before, one code a run: it was tried once more often than this list is long.
     pub retried_for: Vec<&'static str>,
+    /// Of a deadlock: who waited for whom, in a circle.
+    pub cycle: Vec<WaitEdge>,
 }
 
 impl Problem {
@@ -103,6 +107,7 @@ impl Problem {
             pointer: None,
             retry_after,
             retried_for: Vec::new(),
+            cycle: Vec::new(),
         }
     }
 
@@ -144,6 +149,19 @@ impl Problem {
     pub fn with_store_code(mut self, code: impl Into<String>) -> Self {
         self.store_code = Some(code.into());
         self
+    }
+
+    /// `deadlock`: this transaction gives way, so that the others in `cycle` go on.
+    #[must_use]
+    pub fn deadlock(cycle: &[WaitEdge]) -> Self {
+        let places: BTreeSet<String> = cycle.iter().map(|edge| edge.source.to_string()).collect();
+        let places: Vec<String> = places.into_iter().collect();
+        let detail = format!(
+            "{} waits in a circle (in {}), and this transaction gave way so that the others go on",
+            cycle.len(),
+            places.join(", ")
+        );
+        Self { cycle: cycle.to_vec(), ..Self::new(Code::Deadlock, detail) }
     }
 
     /// Names the transaction and where it stands.

@@ -1,23 +1,26 @@
 //! One transaction in memory: what its task writes and what everybody else reads.
 
+mod kept;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock;
-use crate::journal::record::Ended;
-use crate::model::commit::{Decider, KeyNote, Marker};
+use crate::lock::{Deadlock, Standing};
+use crate::model::commit::{Decider, KeyNote};
 use crate::model::ids::{Attempt, Lsn, Run, StoreName, TxnId};
 use crate::model::powers::Role;
 use crate::model::problem::Problem;
-use crate::model::state::{Event, Outcome, TxnState};
+use crate::model::state::{Event, TxnState};
 use crate::model::view::{ParticipantView, PlanView, Step, View};
 use crate::plan::Plan;
+
+pub(super) use self::kept::{from_ended, from_marker};
 
 /// Results of a transaction, by operation id.
 pub(super) type Results = BTreeMap<String, Value>;
@@ -27,6 +30,8 @@ pub(super) struct Entry {
     pub(super) id: TxnId,
     pub(super) name: Option<String>,
     pub(super) key: Option<KeyNote>,
+    /// Weighs against giving way in a deadlock.
+    priority: i32,
     /// Microseconds since 1970.
     pub(super) began_us: i64,
     began: Instant,
@@ -53,35 +58,34 @@ struct Live {
     cause: Option<Problem>,
     ended_us: Option<i64>,
     took_ms: Option<f64>,
+    /// Operations done in this run.
+    work: u32,
+    recall: Recall,
 }
 
-/// What a marker (or the log) keeps of an answer, for the replay of its key.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    name: Option<String>,
-    plan: PlanView2,
-    results: Option<Results>,
-    attempts: u32,
-    began_us: i64,
+/// Whether a run can still give way in a deadlock.
+enum Recall {
+    /// Nothing is promised yet: it can.
+    Possible,
+    /// It was told to: it promises nothing any more.
+    Condemned(Condemned),
+    /// It asks stores to promise or to decide: somebody else has to give way.
+    TooLate,
 }
 
-/// [`PlanView`] as it is read back: owned text.
-#[derive(Serialize, Deserialize)]
-struct PlanView2 {
-    decider: Option<String>,
-    prepared: Vec<String>,
-    redo: Vec<String>,
-    reason: String,
+/// The sentence of a victim.
+#[derive(Clone)]
+pub(super) struct Condemned {
+    pub(super) run: Run,
+    pub(super) deadlock: Arc<Deadlock>,
 }
 
-/// Answers longer than this are not kept beside the key: a replay then says what happened, without the results.
-const KEPT_ANSWER_BYTES: usize = 256 * 1024;
 /// A transaction that is stuck for days must not grow its timeline for ever.
 const TIMELINE_STEPS: usize = 64;
 
 impl Entry {
-    pub(super) fn new(id: TxnId, name: Option<String>, key: Option<KeyNote>, durable: Lsn) -> Self {
-        Self::from_past(id, name, key, durable, clock::now_us())
+    pub(super) fn new(id: TxnId, name: Option<String>, key: Option<KeyNote>, priority: i32, durable: Lsn) -> Self {
+        Self { priority, ..Self::from_past(id, name, key, durable, clock::now_us()) }
     }
 
     /// One that recovery found in the log.
@@ -105,10 +109,13 @@ impl Entry {
             cause: None,
             ended_us: None,
             took_ms: None,
+            work: 0,
+            recall: Recall::Possible,
         };
         let (changed, _) = watch::channel(TxnState::Active);
         let (settled, _) = watch::channel(false);
-        Self { id, name, key, began_us, began: Instant::now(), durable, live: Mutex::new(live), changed, settled }
+        let (began, live) = (Instant::now(), Mutex::new(live));
+        Self { id, name, key, priority: 0, began_us, began, durable, live, changed, settled }
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -159,6 +166,57 @@ impl Entry {
                 false
             }
         });
+    }
+
+    /// What it has to lose, should it wait in a circle.
+    pub(super) fn standing(&self) -> Standing {
+        Standing { began_us: self.began_us, work: self.live().work, priority: self.priority }
+    }
+
+    /// So many operations are done.
+    pub(super) fn did(&self, operations: usize) {
+        let mut live = self.live();
+        live.work = live.work.saturating_add(u32::try_from(operations).unwrap_or(u32::MAX));
+    }
+
+    /// Whether this run could give way now.
+    pub(super) fn may_give_way(&self) -> bool {
+        self.state() == TxnState::Active && matches!(self.live().recall, Recall::Possible)
+    }
+
+    /// Makes its present run the victim. `None`: it is too late for that, or it is one already.
+    pub(super) fn condemn(&self, deadlock: &Arc<Deadlock>) -> Option<Run> {
+        if self.state() != TxnState::Active {
+            return None;
+        }
+        let mut live = self.live();
+        if !matches!(live.recall, Recall::Possible) {
+            return None;
+        }
+        let run = Run { txn: self.id, attempt: live.attempt };
+        live.recall = Recall::Condemned(Condemned { run, deadlock: deadlock.clone() });
+        Some(run)
+    }
+
+    /// Its sentence, while it has one.
+    pub(super) fn condemned(&self) -> Option<Condemned> {
+        match &self.live().recall {
+            Recall::Condemned(sentence) => Some(sentence.clone()),
+            Recall::Possible | Recall::TooLate => None,
+        }
+    }
+
+    /// From here on it cannot be made a victim: stores are asked to promise.
+    ///
+    /// # Errors
+    /// `deadlock`: it is one already, and must promise nothing.
+    pub(super) fn beyond_recall(&self) -> Result<(), Problem> {
+        let mut live = self.live();
+        if let Recall::Condemned(sentence) = &live.recall {
+            return Err(Problem::deadlock(&sentence.deadlock.cycle));
+        }
+        live.recall = Recall::TooLate;
+        Ok(())
     }
 
     pub(super) fn step(&self, step: &'static str, detail: Option<String>) {
@@ -256,6 +314,8 @@ impl Entry {
             live.results = None;
             live.pending.clear();
             live.owes = false;
+            live.work = 0;
+            live.recall = Recall::Possible;
         }
         self.step("retried", Some(problem.detail.clone()));
         self.changed.send_replace(TxnState::Active);
@@ -274,27 +334,6 @@ impl Entry {
 
     pub(super) fn drop_results(&self) {
         self.live().results = None;
-    }
-
-    /// What the deciding marker remembers of the answer: only where there is a key, and only if it is not too long.
-    pub(super) fn kept_answer(&self) -> Option<String> {
-        self.key.as_ref()?;
-        let live = self.live();
-        let plan = live.plan.as_ref()?;
-        let kept = Kept {
-            name: self.name.clone(),
-            plan: PlanView2 {
-                decider: plan.decider.clone(),
-                prepared: plan.prepared.clone(),
-                redo: plan.redo.clone(),
-                reason: plan.reason.clone(),
-            },
-            results: live.results.as_deref().cloned(),
-            attempts: live.attempt.0,
-            began_us: self.began_us,
-        };
-        let text = serde_json::to_string(&kept).ok()?;
-        (text.len() <= KEPT_ANSWER_BYTES).then_some(text)
     }
 
     pub(super) fn view(&self) -> View {
@@ -367,6 +406,9 @@ fn cause_view(problem: &Problem) -> Value {
             cause[member] = Value::String(value);
         }
     }
+    if !problem.cycle.is_empty() {
+        cause["cycle"] = serde_json::json!(problem.cycle);
+    }
     cause
 }
 
@@ -397,59 +439,4 @@ fn weight(value: &Value) -> usize {
         Value::Object(map) => map.iter().map(|(key, item)| 16 + key.len() + weight(item)).sum(),
         _ => 0,
     }
-}
-
-/// A transaction that only its `Done` record remembers.
-pub(super) fn from_ended(ended: &Ended) -> Entry {
-    let key = ended.key.as_ref().map(|(note, _)| note.clone());
-    let entry = Entry::from_past(ended.run.txn, ended.name.clone(), key, Lsn::ZERO, ended.began_us);
-    entry.replanned(ended.run, &ended.decider, &ended.preparers, &ended.redoers, &ended.reason);
-    {
-        let mut live = entry.live();
-        live.ended_us = Some(ended.ended_us);
-        if let Some(kept) = ended.key.as_ref().and_then(|(_, answer)| read_kept(answer.as_deref())) {
-            live.results = kept.results.map(Arc::new);
-        }
-        live.cause = ended.cause.as_ref().map(|(code, detail)| {
-            let code = crate::model::problem::Code::ALL.iter().find(|known| known.as_str() == code);
-            Problem::new(code.copied().unwrap_or(crate::model::problem::Code::Internal), detail)
-        });
-    }
-    entry.take(ended.outcome.event());
-    entry.take(Event::Finished);
-    entry
-}
-
-/// A transaction that only a marker remembers: another sidecar's, or one whose record is gone from the log.
-pub(super) fn from_marker(marker: &Marker) -> View {
-    let kept = read_kept(marker.answer.as_deref());
-    let committed = marker.outcome == Outcome::Committed;
-    let plan = kept.as_ref().map(|kept| PlanView {
-        pattern: "atomic",
-        decider: kept.plan.decider.clone(),
-        prepared: kept.plan.prepared.clone(),
-        redo: kept.plan.redo.clone(),
-        reason: kept.plan.reason.clone(),
-    });
-    View {
-        id: marker.run.txn.to_string(),
-        name: kept.as_ref().and_then(|kept| kept.name.clone()),
-        state: if committed { TxnState::Committed } else { TxnState::Aborted },
-        guarantee: committed.then_some("atomic"),
-        plan,
-        attempts: marker.run.attempt.0,
-        retried_for: Vec::new(),
-        pending: Vec::new(),
-        took_ms: None,
-        started_at: clock::rfc3339(kept.as_ref().map_or(0, |kept| kept.began_us)),
-        ended_at: None,
-        participants: Vec::new(),
-        timeline: Vec::new(),
-        cause: None,
-        results: kept.and_then(|kept| kept.results).map(|results| say_applied(results, |_| committed)),
-    }
-}
-
-fn read_kept(answer: Option<&str>) -> Option<Kept> {
-    serde_json::from_str(answer?).ok()
 }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
+use tokio::time::Instant;
 
 use super::Find;
 use super::core::Core;
 use super::entry::{Entry, from_ended, from_marker};
 use super::registry::mismatch;
+use super::site::PATIENCE;
 use crate::metrics::StoreCall;
 use crate::model::commit::{KeyNote, LookUp, Marker};
 use crate::model::problem::{Code, Problem};
@@ -52,7 +54,7 @@ async fn in_markers(core: &Core, what: &LookUp) -> Result<Option<Marker>, Proble
     for site in core.sites.values() {
         let Some(marks) = site.store.marks() else { continue };
         asking.push(async move {
-            site.admit()?;
+            site.admit(Instant::now() + PATIENCE).await?;
             let found = site.call(StoreCall::LookUp, marks.look_up(what)).await;
             found.map_err(|(Setback::Again(why) | Setback::Final(why))| Problem::unavailable(site.name(), why))
         });

@@ -62,13 +62,14 @@ async fn reach(core: &Arc<Core>, site: &Arc<Site>) -> Result<(), String> {
     }
     tracing::info!(store = %site.name(), version = probe.version, powers = ?probe.powers, "reached");
     site.saw_probe(probe);
+    site.set_gate(Gate::Starting);
+    site.mark_tried();
     if let Some(marks) = site.store.marks() {
         clear_the_past(core, site, marks).await.map_err(|setback| match setback {
             Setback::Again(why) | Setback::Final(why) => why,
         })?;
     }
     site.set_gate(Gate::Reached);
-    site.mark_tried();
     adopt_orphans(core, site).await.map_err(|setback| match setback {
         Setback::Again(why) | Setback::Final(why) => why,
     })?;

@@ -1,20 +1,20 @@
 //! One configured store as the coordinator sees it: the store, and the gate before it.
 //!
 //! ```text
-//!   Down ──probe, register, end old sessions──► Reached ──fences of its own in-doubt runs──► Open
-//!    ▲                                              │                                          │
-//!    └───────────────────── a call could not reach it, and the next probe neither ────────────┘
+//!   Starting ──probe──► (tried) ──register, end old sessions──► Reached ──fences of its own in-doubt runs──► Open
+//!      ▲                                                           │                                          │
+//!      └─ Down ◄────────── a call could not reach it, and the next probe neither ─────────────────────────────┘
 //! ```
 //!
-//! Fences and finishes pass from `Reached` on; new work passes when it is `Open`. A store that is down holds up only
-//! itself.
+//! Fences and finishes pass from `Reached` on; new work passes when it is `Open`, and waits a little for that where
+//! the store answers and only its past stands in the way. A store that is down holds up only itself.
 
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Duration, Instant, timeout_at};
 
 use crate::metrics::{CallResult, Metrics, StoreCall};
 use crate::model::ids::StoreName;
@@ -24,6 +24,8 @@ use crate::store::{Decision, OtherLog, Probe, Setback, Store};
 /// Who may pass.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Gate {
+    /// Nobody yet: it was not tried, or it answers and sessions of our dead lives are being ended there.
+    Starting,
     /// Nobody: it cannot be reached, or may not be used; the reason for people.
     Down(String),
     /// Fences and finishes.
@@ -31,6 +33,10 @@ pub(super) enum Gate {
     /// Everybody.
     Open,
 }
+
+/// How long new work waits for a store that answers and whose past is being cleared up: longer than the grace that a dead
+/// life's sessions get, shorter than a client's patience.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) struct Site {
     pub(super) store: Arc<dyn Store>,
@@ -58,7 +64,7 @@ impl Site {
         Self {
             store,
             init,
-            gate: watch::channel(Gate::Down("it was not tried yet".into())).0,
+            gate: watch::channel(Gate::Starting).0,
             to_fence: watch::channel(0).0,
             suspect: Notify::new(),
             tried: AtomicBool::new(false),
@@ -76,7 +82,6 @@ impl Site {
         self.gate.borrow().clone()
     }
 
-    /// Opens or shuts the gate; the first verdict of any kind counts as "tried".
     pub(super) fn set_gate(&self, gate: Gate) {
         self.metrics.set_store_up(self.name(), gate == Gate::Open);
         self.gate.send_replace(gate);
@@ -98,12 +103,20 @@ impl Site {
         self.cleared.load(Ordering::Acquire)
     }
 
-    /// Lets new work in, or says why not.
-    pub(super) fn admit(&self) -> Result<(), Problem> {
-        match &*self.gate.borrow() {
-            Gate::Open => Ok(()),
-            Gate::Reached => Err(Problem::unavailable(self.name(), "it is back, and its past is being cleared up")),
-            Gate::Down(why) => Err(Problem::unavailable(self.name(), why)),
+    /// Lets new work in, or says why not. Where the store answers and its past is being cleared up, waits for that: at
+    /// most to `until`, and no longer than [`PATIENCE`]. Cancellation is harmless.
+    ///
+    /// # Errors
+    /// `store_unavailable`.
+    pub(super) async fn admit(&self, until: Instant) -> Result<(), Problem> {
+        let until = until.min(Instant::now() + PATIENCE);
+        let mut gate = self.gate.subscribe();
+        let verdict = gate.wait_for(|gate| matches!(gate, Gate::Open | Gate::Down(_)));
+        match timeout_at(until, verdict).await.map(|seen| seen.map(|gate| gate.clone())) {
+            Ok(Ok(Gate::Open)) => Ok(()),
+            Ok(Ok(Gate::Down(why))) => Err(Problem::unavailable(self.name(), why)),
+            // The sender lives as long as `self`: what is left is the time-out.
+            _ => Err(Problem::unavailable(self.name(), "its past is still being cleared up")),
         }
     }
 
@@ -111,7 +124,7 @@ impl Site {
     pub(super) async fn reached(&self) {
         let mut gate = self.gate.subscribe();
         // The sender lives as long as `self`, so this ends only by the gate.
-        let _ = gate.wait_for(|gate| !matches!(gate, Gate::Down(_))).await;
+        let _ = gate.wait_for(|gate| matches!(gate, Gate::Reached | Gate::Open)).await;
     }
 
     /// Some call could not reach it: the monitor looks at once.

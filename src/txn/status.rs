@@ -48,7 +48,7 @@ fn store(site: &Site) -> Value {
     let (probe, others) = site.seen();
     let (state, reason) = match site.gate() {
         Gate::Open => ("up", None),
-        Gate::Reached => ("recovering", None),
+        Gate::Starting | Gate::Reached => ("recovering", None),
         Gate::Down(why) => ("down", Some(why)),
     };
     let warnings = probe.as_ref().map(|probe| probe.warnings.clone()).unwrap_or_default();

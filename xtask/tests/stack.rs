@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests may, as the tests themselves")]
 
 use std::env;
+use std::fs;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -13,6 +14,8 @@ use serde_json::{Value, json};
 use xtask::stack::{Stack, Store, Wanted};
 
 const HOLD: &str = "OUTRIGGER_XTASK_TEST_HOLD";
+/// Its file in the stack's folder says that the holder has the stack.
+const HELD: &str = "held";
 
 fn is_reachable(stack: &Stack, store: Store) -> bool {
     let url = stack.login(store).unwrap().url;
@@ -95,9 +98,10 @@ fn stacks_stand_side_by_side_and_guests_end_nothing() {
 fn hold_a_stack_until_killed() {
     let dir = env::var_os(HOLD).unwrap();
     // Another thread brings it up and ends: its servers must not end with it.
-    let up = || Stack::up(dir, Wanted::only(&[Store::Postgres])).unwrap();
+    let up = || Stack::up(&dir, Wanted::only(&[Store::Postgres])).unwrap();
     let stack = thread::scope(|scope| scope.spawn(up).join().unwrap());
     assert!(stack.is_alive(Store::Postgres));
+    fs::write(Path::new(&dir).join(HELD), "").unwrap();
     thread::sleep(Duration::from_secs(300));
 }
 
@@ -114,7 +118,10 @@ fn holder_of(dir: &Path) -> Killed {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", "hold_a_stack_until_killed", "--ignored"]).env(HOLD, dir);
     let holder = Killed(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
-    eventually("the holder brings its stack up", || is_ready(dir));
+    // The servers are ready a moment before the holder has seen it; whoever kills one in that moment makes the holder
+    // think that its start failed, and it ends what it has started.
+    eventually("the holder brings its stack up", || dir.join(HELD).exists());
+    assert!(is_ready(dir));
     holder
 }
 
