@@ -4,6 +4,7 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::locks::Locks;
 use crate::model::commit::KeyNote;
 use crate::model::ids::TxnId;
 use crate::model::problem::{Code, Problem};
@@ -13,7 +14,7 @@ use crate::txn::{Coordinator, Find, ListFilter, Page};
 
 /// Runs transactions and knows of them. See [`Coordinator`], whose methods these are.
 #[async_trait]
-pub trait Api: Send + Sync {
+pub trait Api: Locks {
     /// Runs a transaction to its end, or to where its end is not known yet. Dropping the future harms nothing.
     async fn submit(&self, request: TxnRequest, key: Option<KeyNote>) -> Answer;
 
@@ -85,7 +86,7 @@ pub struct RepairMode {
 }
 
 impl RepairMode {
-    fn problem(&self) -> Problem {
+    pub(super) fn problem(&self) -> Problem {
         Problem::new(Code::JournalUnavailable, format!("repair mode: {}", self.reason))
     }
 }

@@ -11,7 +11,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Ref, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
-use super::{handler, reply};
+use super::{handler, locks, reply};
 use crate::metrics::Route;
 use crate::model::problem::Code;
 
@@ -21,7 +21,11 @@ use crate::model::problem::Code;
         title = "Outrigger",
         description = "Writes across PostgreSQL, Qdrant and Neo4j happen together or not at all. An answer is one of three: it happened, it did not, or it is not known yet and here is where to ask.",
     ),
-    paths(handler::submit, handler::list, handler::show, handler::key, handler::status, handler::open_api),
+    paths(
+        handler::submit, handler::list, handler::show, handler::key,
+        locks::lease, locks::renew, locks::release, locks::table, locks::wait_for, locks::deadlocks,
+        handler::status, handler::open_api,
+    ),
     components(schemas(ProblemDocument)),
     security((), ("bearer" = [])),
 )]
@@ -184,6 +188,44 @@ struct Condition {
     payload: Option<BTreeMap<String, Value>>,
 }
 
+/// The lock table.
+#[derive(ToSchema)]
+pub(super) struct LockTable {
+    /// Contended keys first.
+    locks: Vec<crate::txn::KeyView>,
+}
+
+/// The last deadlocks.
+#[derive(ToSchema)]
+pub(super) struct DeadlockList {
+    /// Newest first.
+    deadlocks: Vec<crate::txn::DeadlockView>,
+}
+
+/// A lock to be leased.
+#[derive(ToSchema)]
+pub(super) struct LeaseRequest {
+    /// In the namespace of transactions' `locks`.
+    #[schema(min_length = 1, max_length = 512)]
+    key: String,
+    /// `exclusive` (default) or `shared`.
+    mode: Option<String>,
+    /// How long it holds when it is not renewed; 30000 by default.
+    #[schema(minimum = 100, maximum = 3_600_000)]
+    ttl_ms: Option<u32>,
+    /// How long to wait for it; 0 by default.
+    #[schema(minimum = 0, maximum = 600_000)]
+    wait_ms: Option<u32>,
+}
+
+/// How long a lease is to last from now; as long as at first where there is no body.
+#[derive(ToSchema)]
+pub(super) struct RenewRequest {
+    /// Milliseconds.
+    #[schema(minimum = 100, maximum = 3_600_000)]
+    ttl_ms: Option<u32>,
+}
+
 /// What the sidecar is and has. More members may come.
 #[derive(ToSchema)]
 pub(super) struct Status {
@@ -250,7 +292,8 @@ struct Edge {
 pub(super) fn document() -> utoipa::openapi::OpenApi {
     let mut document = Contract::openapi();
     for (path, item) in &mut document.paths.paths {
-        let operations = [("GET", &mut item.get), ("POST", &mut item.post)];
+        let operations =
+            [("GET", &mut item.get), ("POST", &mut item.post), ("PUT", &mut item.put), ("DELETE", &mut item.delete)];
         for (method, operation) in operations {
             let name = format!("{method} {path}");
             let route = Route::ALL.iter().find(|route| route.as_str() == name);

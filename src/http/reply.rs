@@ -67,6 +67,22 @@ pub(super) fn accepted(id: TxnId, view: Option<&View>) -> Response<Body> {
     response
 }
 
+/// 201: it is there now, at `location`.
+pub(super) fn made(location: &str, body: &impl Serialize) -> Response<Body> {
+    let mut response = json(StatusCode::CREATED, body);
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+/// 204.
+pub(super) fn nothing() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
 /// A transaction that was looked up: 200 whatever its state.
 pub(super) fn found(view: &View) -> Response<Body> {
     let mut response = json(StatusCode::OK, view);

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::core::Core;
 use super::entry::{Entry, Results};
-use crate::lock::{Claim, LockKey, Mode, WhyRefused};
+use crate::lock::{Claim, LockKey, LockRefused, Mode, WhyRefused};
 use crate::metrics::StoreCall;
 use crate::model::ids::StoreName;
 use crate::model::powers::Role;
@@ -233,12 +233,19 @@ pub(super) async fn lock(core: &Core, entry: &Entry, context: &TxnContext, claim
     let start = tokio::time::Instant::now();
     let locked = core.locks.acquire_all(context.run.txn, entry.standing(), claims, until).await;
     core.metrics.lock_wait(start.elapsed());
-    locked.map_err(|refused| match refused.why {
-        WhyRefused::Deadlock(deadlock) => {
+    locked.map_err(|refused| {
+        if let WhyRefused::Deadlock(deadlock) = &refused.why {
             // Told by the table itself, unless the detector has told it before.
-            entry.condemn(&deadlock);
-            Problem::deadlock(&deadlock.cycle)
+            entry.condemn(deadlock);
         }
+        refusal(&refused)
+    })
+}
+
+/// A lock that was not to be had, as a client reads it.
+pub(super) fn refusal(refused: &LockRefused) -> Problem {
+    match &refused.why {
+        WhyRefused::Deadlock(deadlock) => Problem::deadlock(&deadlock.cycle),
         WhyRefused::TableFull => Problem::new(Code::Overloaded, format!("the lock table is full, at {}", refused.key)),
         WhyRefused::TooMany(most) => {
             let detail = format!("it would hold more than the {most} locks that one transaction may have");
@@ -248,7 +255,7 @@ pub(super) async fn lock(core: &Core, entry: &Entry, context: &TxnContext, claim
             let waited = refused.waited.as_millis();
             Problem::new(Code::LockTimeout, format!("the lock {} was not to be had in {waited} ms", refused.key))
         }
-    })
+    }
 }
 
 fn needs(operation: &Operation) -> BTreeSet<&str> {

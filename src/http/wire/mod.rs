@@ -6,6 +6,7 @@
 
 mod digest;
 mod json;
+mod lease;
 mod members;
 mod operation;
 mod record;
@@ -20,6 +21,7 @@ use serde_json::Value;
 
 pub(super) use digest::digest;
 pub(super) use json::parse;
+pub(super) use lease::{lease, renewal};
 
 use crate::model::problem::{Code, Problem};
 use crate::model::request::{DeclaredLock, Isolation, Operation, PatternWish, RetryPolicy, TxnRequest, WaitFor};
@@ -122,13 +124,18 @@ fn retry(mut members: Members) -> Result<RetryPolicy, Problem> {
 
 fn lock(item: Value, index: usize) -> Result<DeclaredLock, Problem> {
     let mut members = Members::of(item, format!("/locks/{index}"))?;
+    let lock = key_and_mode(&mut members)?;
+    members.finish()?;
+    Ok(lock)
+}
+
+fn key_and_mode(members: &mut Members) -> Result<DeclaredLock, Problem> {
     let key = members.required_text("key")?;
     if key.is_empty() || key.len() > MAX_LOCK_KEY || key.chars().any(char::is_control) {
         let detail = format!("a key has 1 to {MAX_LOCK_KEY} bytes and no control characters");
         return Err(Problem::invalid(members.pointer("key"), detail));
     }
     let exclusive = members.word("mode", &[("exclusive", true), ("shared", false)])?.unwrap_or(true);
-    members.finish()?;
     Ok(DeclaredLock { key, exclusive })
 }
 
