@@ -247,7 +247,7 @@ pub(super) async fn wait_for(State(door): State<Arc<Door>>, head: HeaderMap, uri
     or_problem(shown.await)
 }
 
-/// The last deadlocks, newest first: the circle, the scores, who gave way.
+/// The last hundred deadlocks, newest first: who waited for whom in a circle, the scores, who gave way.
 #[utoipa::path(
     get, path = "/v1/deadlocks", operation_id = "listDeadlocks", tag = "locks",
     responses((status = 200, description = "`{\"deadlocks\": […]}`", body = openapi::DeadlockList)),

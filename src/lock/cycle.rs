@@ -118,7 +118,8 @@ impl Shards {
             return false;
         }
         let Some(moved) = queue.advance(hop.wait, hop.holder) else { return false };
-        let changed = Changed { holders: false, from: moved.1, to: moved.0 };
+        // Whoever stands right behind has somebody else before it now.
+        let changed = Changed { holders: false, from: moved.1, to: moved.0 + 1 };
         let before = std::mem::take(&mut contended.gained);
         contended.point(&shard, &key, changed);
         let pointed = std::mem::replace(&mut contended.gained, before);

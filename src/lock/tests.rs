@@ -288,7 +288,8 @@ async fn one_careless_client(seed: u64, locks: LockManager) -> u32 {
             match locks.acquire_all(me, standing, vec![claim(key, mode)], soon()).await {
                 Ok(()) => tokio::task::yield_now().await,
                 Err(refused) => {
-                    assert!(matches!(refused.why, WhyRefused::Deadlock(_)), "a circle that nobody saw: {refused}");
+                    let seen = matches!(refused.why, WhyRefused::Deadlock(_));
+                    assert!(seen, "{refused}: a circle that nobody saw: {:#?}", locks.snapshot(10));
                     gave_way += 1;
                     break;
                 }

@@ -13,6 +13,7 @@ pub mod neo4j;
 pub mod postgres;
 pub mod qdrant;
 mod record;
+mod seats;
 
 use std::time::Duration;
 

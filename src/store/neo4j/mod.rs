@@ -7,10 +7,12 @@
 //!
 //! ```text
 //!   Neo4j (Store, Marks) ── Shared ─┬─ users' links    one connection each, closed when dropped  (link)
-//!                                   └─ control         our own short statements, who blocks whom (control)
+//!                                   ├─ control         our own short statements              (control)
+//!                                   └─ seats           which connection serves which run     (blockers)
 //!   GraphSession (Session) ── statement, record, values ── watch (deadline, lock wait) ── link
 //! ```
 
+mod blockers;
 mod control;
 mod errors;
 mod ghosts;
@@ -31,15 +33,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use neo4rs::query;
 
+use self::blockers::Place;
 use self::control::{Control, text, whole};
 use self::errors::Fault;
-use self::link::Links;
+use self::link::{Breaks, Links};
 use self::session::GraphSession;
 use self::values::ElementIds;
 use crate::model::ids::{LogOwner, Run, StoreName};
 use crate::model::powers::{Powers, Role};
 use crate::model::problem::{Code, Problem};
-use crate::store::{Marks, Prepares, Probe, Redoes, Session, Store, TxnContext};
+use crate::store::seats::Seats;
+use crate::store::{Blockers, Marks, Prepares, Probe, Redoes, Session, Store, TxnContext};
 
 /// The parameter that every statement of ours carries, so that the server's list of transactions names them.
 const TAG: &str = "__ogr";
@@ -70,7 +74,7 @@ pub struct Neo4jConfig {
     pub password: String,
     /// Whether to insist on TLS with a certificate that the system trusts.
     pub tls: bool,
-    /// Connections for transactions at most; six more serve our own statements.
+    /// Connections for transactions at most; seven more serve our own statements.
     pub pool_max: usize,
     /// How long connecting may take.
     pub connect_timeout: Duration,
@@ -113,6 +117,7 @@ struct Shared {
     ids: RwLock<ElementIds>,
     /// What keeps records apart.
     unique: tokio::sync::Mutex<record::Unique>,
+    seats: Arc<Seats<Place>>,
 }
 
 impl Shared {
@@ -135,9 +140,17 @@ impl Neo4j {
     /// A participant that connects when it is first needed. Does no I/O.
     #[must_use]
     pub fn new(name: StoreName, config: Neo4jConfig) -> Arc<Self> {
-        let links = Links::new(&config, config.pool_max);
-        let control = Control::new(&config);
-        let shared = Shared { name, config, control, ids: RwLock::default(), unique: tokio::sync::Mutex::default() };
+        let breaks = Breaks::default();
+        let links = Links::that_learn(&config, config.pool_max, &breaks);
+        let control = Control::new(&config, &breaks);
+        let shared = Shared {
+            name,
+            config,
+            control,
+            ids: RwLock::default(),
+            unique: tokio::sync::Mutex::default(),
+            seats: Seats::new(),
+        };
         Arc::new(Self { shared: Arc::new(shared), links })
     }
 
@@ -217,11 +230,10 @@ impl Store for Neo4j {
         self.ensure_marks(init).await?;
         self.learn_ids().await?;
         let mut warnings = Vec::new();
-        let seen = store.control.ask(query("SHOW TRANSACTIONS YIELD transactionId RETURN count(*) AS n")).await;
-        if seen.is_err() {
+        if self.rehearse_looks().await.is_err() {
             warnings.push(
                 "our user may not list transactions: sessions that stand in recovery's way cannot be ended, and a \
-                 statement that waits for a lock is ended only at the transaction's deadline"
+                 statement that waits for a lock is ended only at the transaction's deadline, even in a deadlock"
                     .to_owned(),
             );
         }
@@ -261,6 +273,10 @@ impl Store for Neo4j {
 
     fn redoes(&self) -> Option<&dyn Redoes> {
         None
+    }
+
+    fn blockers(&self) -> Option<&dyn Blockers> {
+        Some(self)
     }
 }
 
