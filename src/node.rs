@@ -11,10 +11,11 @@
 pub mod stores;
 
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use outrigger_wal::{FlushObserver, Options, WalError};
+use outrigger_wal::{FlushObserver, Flushed, Options, WalError, repair};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +23,7 @@ use crate::config::{Config, Listen};
 use crate::http::{self, Access, Api, Door, Limits, Listener, RepairMode, porch};
 use crate::journal::{Journal, OpenError, OpenReport};
 use crate::lock::{self, LockManager};
-use crate::metrics::Metrics;
+use crate::metrics::{DeviceWrite, Metrics};
 use crate::txn::{Coordinator, Makings, Retention, Settings};
 
 /// How often the janitor sweeps markers and checkpoints the log.
@@ -91,7 +92,10 @@ pub async fn run(config: Config, shutdown: CancellationToken) -> Result<(), Node
         }
         Err(error) => match damage(&error) {
             Some(reason) => {
-                tracing::error!(reason, "the log cannot be used: repair mode, nothing is run");
+                let help = help(&config.journal.dir).await;
+                tracing::error!(reason, help, "the log cannot be used: repair mode, nothing is run");
+                metrics.set_journal_damaged();
+                let reason = format!("{reason}. {help}");
                 let stores =
                     config.stores.values().map(|store| (store.name.to_string(), store.settings.kind())).collect();
                 let served: Arc<dyn Api> = Arc::new(RepairMode { reason, stores });
@@ -169,18 +173,48 @@ pub async fn open(config: &Config, metrics: &Metrics) -> Result<(Journal, OpenRe
     }
 }
 
+/// What goes from the log to the disk, as the operator sees it.
+struct Counted(Metrics);
+
+impl FlushObserver for Counted {
+    fn flushed(&self, flush: &Flushed) {
+        self.0.journal_flushed(flush.took, flush.records);
+        self.0.journal_appended(flush.bytes);
+        self.0.journal_wrote(DeviceWrite::Flush, flush.device_bytes);
+    }
+
+    fn prepared(&self, device_bytes: u64) {
+        self.0.journal_wrote(DeviceWrite::Prepare, device_bytes);
+    }
+}
+
 fn options(config: &Config, metrics: &Metrics) -> Options {
-    let metrics = metrics.clone();
-    let observer: Arc<dyn FlushObserver> = Arc::new(move |took: Duration, records: u64, bytes: u64| {
-        metrics.journal_flushed(took, records);
-        metrics.journal_appended(bytes);
-    });
+    let observer: Arc<dyn FlushObserver> = Arc::new(Counted(metrics.clone()));
     Options {
         segment_bytes: config.journal.segment_bytes,
         flush_interval: config.journal.flush_interval,
         retain_bytes: config.journal.retain_bytes,
+        backend: config.journal.backend,
+        keys: config.journal.keys.clone(),
+        encrypt: config.journal.encrypt,
+        compress_above: config.journal.compress_above,
+        force_filesystem: config.journal.force_filesystem,
         observer: Some(observer),
         ..Options::default()
+    }
+}
+
+/// What can be done for a log that does not open, in whole sentences.
+async fn help(dir: &Path) -> String {
+    let dir = dir.to_owned();
+    let planned = tokio::task::spawn_blocking(move || repair::plan(&dir)).await;
+    match planned {
+        Ok(Ok(plan)) if plan.acts() => {
+            format!("With the sidecar stopped, `outrigger wal repair` carries this out: {plan}")
+        }
+        Ok(Ok(plan)) => format!("`outrigger wal repair` does nothing here: {plan}"),
+        Ok(Err(error)) => format!("`outrigger wal repair` cannot be planned: {error}"),
+        Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
     }
 }
 

@@ -11,7 +11,6 @@ mod check;
 mod client;
 mod locks;
 mod output;
-mod records;
 mod replay;
 mod runtime;
 mod serve;

@@ -25,6 +25,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use outrigger_wal::{Backend, Keys};
+
 pub use principals::{ANONYMOUS, Principal, PrincipalRole, Principals};
 pub use secret::Secret;
 
@@ -89,6 +91,16 @@ pub struct Journal {
     pub flush_interval: Duration,
     /// How many bytes of finished segments are kept to look at.
     pub retain_bytes: u64,
+    /// How its bytes go to the disk.
+    pub backend: Backend,
+    /// The keys that its payloads are read with; the first one is written with.
+    pub keys: Option<Keys>,
+    /// Whether new segments are encrypted, where there are keys.
+    pub encrypt: bool,
+    /// Payloads of at least so many bytes are compressed; `None`: none is.
+    pub compress_above: Option<usize>,
+    /// Whether the log may lie on a file system that keeps no promise (tmpfs, overlayfs, NFS).
+    pub force_filesystem: bool,
     /// Whether the absolute redo writes also ride in the deciding marker, so that a lost log can be made good.
     pub redo_copy: bool,
     /// How long ended transactions are kept in memory to be asked for.

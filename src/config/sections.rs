@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use outrigger_wal::{Backend, Keys};
+
 use super::principals::Principals;
 use super::reader::Section;
 use super::secret::Secret;
@@ -64,6 +66,11 @@ fn journal(mut s: Section, faults: &mut Vec<String>) -> Journal {
         segment_bytes: s.number("segment_bytes", 64 * MIB, MIB..=1024 * MIB, faults),
         flush_interval: std::time::Duration::from_micros(s.number("flush_interval_us", 0, 0..=1_000_000, faults)),
         retain_bytes: s.number("retain_bytes", 64 * MIB, 0..=1 << 50, faults),
+        backend: backend(&mut s, faults),
+        keys: keys(&mut s, faults),
+        encrypt: s.flag("encrypt", true, faults),
+        compress_above: Some(s.count("compress_above_bytes", 0, 0..=1 << 30, faults)).filter(|bytes| *bytes > 0),
+        force_filesystem: s.flag("force_filesystem", false, faults),
         redo_copy: s.flag("redo_copy", false, faults),
         retain_ended: s.millis("retain_ended_ms", DAY_MS, 0..=LONGEST_MS, faults),
         marker_grace: s.millis("marker_grace_ms", 900_000, 0..=LONGEST_MS, faults),
@@ -77,6 +84,22 @@ fn journal(mut s: Section, faults: &mut Vec<String>) -> Journal {
     }
     s.finish(faults);
     journal
+}
+
+fn backend(s: &mut Section, faults: &mut Vec<String>) -> Backend {
+    match s.text("backend", faults).as_deref() {
+        None | Some("mmap") => Backend::Mmap,
+        Some("pwrite") => Backend::Pwrite,
+        Some(other) => {
+            faults.push(format!("{} must be mmap or pwrite, not `{other}`", s.name("backend")));
+            Backend::default()
+        }
+    }
+}
+
+fn keys(s: &mut Section, faults: &mut Vec<String>) -> Option<Keys> {
+    let path = s.path("encryption_key_file", faults)?;
+    Keys::from_file(&path).map_err(|e| faults.push(format!("{}: {e}", s.name("encryption_key_file")))).ok()
 }
 
 fn locks(mut s: Section, faults: &mut Vec<String>) -> Locks {

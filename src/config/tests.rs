@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::time::Duration;
 
+use outrigger_wal::Backend;
+
 use super::*;
 
 const THREE: &str = r#"
@@ -43,6 +45,8 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!((max_body_bytes, max_in_flight, max_open), (16 << 20, 256, 1000));
     assert_eq!(config.journal.segment_bytes, 64 << 20);
     assert_eq!(config.journal.flush_interval, Duration::ZERO);
+    assert_eq!((config.journal.backend, config.journal.compress_above), (Backend::Mmap, None));
+    assert!(config.journal.keys.is_none() && config.journal.encrypt && !config.journal.force_filesystem);
     assert_eq!(config.journal.key_ttl, Duration::from_hours(24));
     assert_eq!(config.journal.marker_grace, Duration::from_mins(15));
     assert_eq!(config.journal.retain_ended, Duration::from_hours(24));
@@ -148,7 +152,24 @@ fn no_stores_and_no_toml_are_faults() {
     assert!(
         faults(THREE, &[("OUTRIGGER__STORES__PG__CA_FILE", "/nowhere")]).contains("stores.pg.ca_file: cannot read")
     );
+    assert!(faults(THREE, &[("OUTRIGGER__JOURNAL__BACKEND", "fast")]).contains("must be mmap or pwrite, not `fast`"));
+    let short = file("abc123\n");
+    let text = faults(THREE, &[("OUTRIGGER__JOURNAL__ENCRYPTION_KEY_FILE", short.path().to_str().unwrap())]);
+    assert!(text.contains("line 1 is not 64 hexadecimal digits") && !text.contains("abc123"), "{text}");
     assert!(faults(THREE, &[("OUTRIGGER__STORES__PG____X", "1")]).contains("empty part"));
+}
+
+#[test]
+fn the_journal_is_encrypted_where_a_key_is_given() {
+    let key = file(&format!("# 2026\n{}\n", "5e".repeat(32)));
+    let env = [
+        ("OUTRIGGER__JOURNAL__ENCRYPTION_KEY_FILE", key.path().to_str().unwrap()),
+        ("OUTRIGGER__JOURNAL__BACKEND", "pwrite"),
+        ("OUTRIGGER__JOURNAL__COMPRESS_ABOVE_BYTES", "4096"),
+    ];
+    let config = load(THREE, &env).unwrap();
+    assert_eq!((config.journal.backend, config.journal.compress_above), (Backend::Pwrite, Some(4096)));
+    assert!(config.journal.keys.is_some() && !format!("{config:?}").contains("5e5e5e5e"));
 }
 
 #[test]

@@ -8,8 +8,9 @@ pub mod replay;
 pub mod slip;
 
 use std::path::Path;
+use std::sync::Arc;
 
-use outrigger_wal::{Appended, Options, Recovery, Stats, Wal, WalError};
+use outrigger_wal::{Appended, Options, Recovery, Stats, Storage, Wal, WalError};
 use prost::Message;
 
 use self::record::{Ended, Intent, OpenedRecord, VerdictRecord, kind};
@@ -61,7 +62,22 @@ impl Journal {
     /// # Errors
     /// [`OpenError`]; nothing was changed that a second try would not find as it was.
     pub fn open(dir: &Path, options: Options, keep_ended: usize) -> Result<(Self, OpenReport), OpenError> {
-        let (wal, recovery) = Wal::open(dir, options)?;
+        Self::replay(Wal::open(dir, options)?, keep_ended)
+    }
+
+    /// The same on any storage: for simulators.
+    ///
+    /// # Errors
+    /// As [`Journal::open`].
+    pub fn open_on(
+        storage: Arc<dyn Storage>,
+        options: Options,
+        keep_ended: usize,
+    ) -> Result<(Self, OpenReport), OpenError> {
+        Self::replay(Wal::open_on(storage, options)?, keep_ended)
+    }
+
+    fn replay((wal, recovery): (Wal, Recovery), keep_ended: usize) -> Result<(Self, OpenReport), OpenError> {
         let mut replayed = Replayed::new(keep_ended);
         for record in wal.read(recovery.first_lsn) {
             let record = record?;

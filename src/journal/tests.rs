@@ -1,3 +1,4 @@
+use outrigger_wal::sim::{Op, SimDisk};
 use proptest::prelude::*;
 
 use super::record::*;
@@ -7,7 +8,7 @@ use crate::model::commit::{Decider, Gid, KeyNote, RedoWrite};
 use crate::model::ids::{Attempt, LogId, TxnId};
 
 fn options() -> Options {
-    Options { segment_bytes: 1 << 20, ..Options::default() }
+    Options { segment_bytes: 1 << 20, force_filesystem: true, ..Options::default() }
 }
 
 fn run() -> Run {
@@ -135,4 +136,44 @@ fn a_second_owner_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let _first = Journal::open(dir.path(), options(), 10).unwrap();
     assert!(matches!(Journal::open(dir.path(), options(), 10), Err(OpenError::Wal(WalError::Locked { .. }))));
+}
+
+/// The whole way from the disk to the problem that a client reads.
+#[tokio::test]
+async fn a_full_disk_turns_new_runs_away_with_507_and_lets_open_ones_end() {
+    let disk = SimDisk::new(1);
+    let options = Options { segment_bytes: 16 << 10, inline: true, spare_segments: 1, ..Options::default() };
+    let (journal, _) = Journal::open_on(Arc::new(disk.clone()), options.clone(), 10).unwrap();
+    disk.fail(Op::Create, 3, std::io::ErrorKind::StorageFull, true);
+    let mut open = Vec::new();
+    let refused = loop {
+        let run = run();
+        match journal.intend(&intent(run, "wal")).await {
+            Ok(()) => open.push(run),
+            Err(problem) => break problem,
+        }
+        assert!(open.len() < 1_000, "the disk becomes full");
+    };
+    assert!(disk.fired(Op::Create) > 0);
+    assert_eq!((refused.code, refused.code.status(), refused.code.as_str()), (Code::JournalFull, 507, "journal_full"));
+    assert!(!journal.is_poisoned());
+    // A decision is new too: it is refused before anything is written, so the run may still be aborted.
+    let last = *open.last().unwrap();
+    match journal.decide(last, Outcome::Committed, None).await {
+        Err(Undecided::NotWritten(problem)) => assert_eq!(problem.code, Code::JournalFull),
+        other => panic!("{other:?}"),
+    }
+    for run in open.iter().rev().take(20) {
+        journal.abandon(*run).expect("what is open can end");
+        journal
+            .end(&Ended { run: *run, outcome: Outcome::Aborted, ..ended(*run, None) })
+            .expect("what is open can end");
+    }
+    journal.settle().await.unwrap();
+    // An operator makes room: everything goes on by itself.
+    disk.heal();
+    journal.intend(&intent(run(), "wal")).await.unwrap();
+    drop(journal);
+    let (_, report) = Journal::open_on(Arc::new(disk.crash(1)), options, 10).unwrap();
+    assert!(report.wal.records > open.len() as u64);
 }

@@ -45,6 +45,16 @@ labels! {
 }
 
 labels! {
+    /// Why the journal sent bytes to the disk.
+    DeviceWrite {
+        /// Pages of a flush, with the records that they hold.
+        Flush = "flush",
+        /// A segment that is filled ahead and begun.
+        Prepare = "prepare",
+    }
+}
+
+labels! {
     /// Why a run of a transaction began.
     AttemptReason {
         /// It was asked for.

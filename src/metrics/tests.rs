@@ -71,6 +71,8 @@ fn what_happens_is_counted_where_it_belongs() {
     m.store_call(&"pg".into(), StoreCall::Commit, CallResult::from(Code::StoreUnavailable), second);
     m.store_call(&"pg".into(), StoreCall::Work, CallResult::from(Code::ConstraintViolation), second);
     m.journal_flushed(Duration::from_micros(80), 7);
+    m.journal_wrote(DeviceWrite::Flush, 4096);
+    m.set_journal_damaged();
     m.http(Route::Submit, 200, second);
     m.attempt(AttemptReason::after(Code::Conflict).unwrap());
     m.deadlock_broken(DeadlockSource::Cross);
@@ -86,6 +88,9 @@ fn what_happens_is_counted_where_it_belongs() {
         r#"outrigger_store_requests_total{operation="work",result="refused",store="pg"} 1"#,
         r#"outrigger_journal_flush_batch_records_bucket{le="8"} 1"#,
         r#"outrigger_journal_flush_batch_records_bucket{le="4"} 0"#,
+        r#"outrigger_journal_device_bytes_total{purpose="flush"} 4096"#,
+        r#"outrigger_journal_device_bytes_total{purpose="prepare"} 0"#,
+        "outrigger_journal_damaged 1",
         r#"outrigger_http_requests_total{route="POST /v1/transactions",status="200"} 1"#,
         r#"outrigger_attempts_total{reason="conflict"} 1"#,
         r#"outrigger_deadlocks_total{source="cross"} 1"#,

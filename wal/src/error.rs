@@ -45,6 +45,25 @@ pub enum WalError {
         /// The highest version known here.
         supported: u32,
     },
+    /// The directory lies on a file system that keeps nothing over a power cut, or whose flushes mean nothing; nothing was
+    /// made there. [`Options::force_filesystem`](crate::Options::force_filesystem) opens the log all the same.
+    #[error(
+        "{dir} lies on {filesystem}, which does not keep what a log needs kept; put it on a local disk, or force it"
+    )]
+    Filesystem {
+        /// The log's directory.
+        dir: String,
+        /// The file system's name.
+        filesystem: &'static str,
+    },
+    /// A segment is encrypted with a key that is not among those given; nothing was changed.
+    #[error("segment {segment} is encrypted with the key {key_id}, which is not among the keys given")]
+    Key {
+        /// File name of the segment.
+        segment: String,
+        /// The key's name, as [`stat`](crate::inspect::stat) shows it: 32 hexadecimal digits.
+        key_id: String,
+    },
     /// The payload can never fit, however empty the log is.
     #[error("a payload of {len} bytes exceeds the {max} bytes that fit into one segment")]
     TooLarge {

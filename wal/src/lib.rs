@@ -38,23 +38,27 @@
 //! | spare | a segment prepared ahead; the last one is the reserve | preallocated log file |
 //!
 //! Inside: `format` (bytes) ← `storage` (files) ← `scan` (reading) ← `recover` (opening) ← `log` (the open log), and
-//! `inspect` beside it for the offline tools. Each names only those before it.
+//! `inspect` and `repair` beside it for the offline tools. Each names only those before it.
 //!
 //! Linux only. No async runtime, no knowledge of what the records mean.
 
 mod error;
 mod format;
 pub mod inspect;
+mod keys;
 mod log;
 mod lsn;
 mod options;
+mod payload;
 mod recover;
+pub mod repair;
 mod scan;
 mod storage;
 
 pub use error::WalError;
+pub use keys::Keys;
 pub use log::{Appended, Durable, Reader, Record, Stats, Wal};
 pub use lsn::{LogId, Lsn, ParseLogIdError, ParseLsnError};
-pub use options::{Backend, FlushObserver, Options};
+pub use options::{Backend, FlushObserver, Flushed, Options};
 pub use recover::Recovery;
-pub use storage::{Access, SegmentFile, Storage, sim};
+pub use storage::{Access, Directory, SegmentFile, Storage, sim};

@@ -4,18 +4,38 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::WalError;
 use crate::format::PAGE;
+use crate::{Keys, WalError};
 
-/// Told of every flush; for histograms. Called on the thread that flushed, so it must be quick and must not call the log.
-pub trait FlushObserver: Send + Sync {
-    /// One flush made `records` records (`bytes` bytes of stream) durable and took `took`.
-    fn flushed(&self, took: Duration, records: u64, bytes: u64);
+/// One flush that succeeded.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Flushed {
+    /// How long it took.
+    pub took: Duration,
+    /// The caller's records that it made durable.
+    pub records: u64,
+    /// Bytes of the log's stream that it made durable.
+    pub bytes: u64,
+    /// Bytes of the pages that it sent to the device.
+    pub device_bytes: u64,
 }
 
-impl<F: Fn(Duration, u64, u64) + Send + Sync> FlushObserver for F {
-    fn flushed(&self, took: Duration, records: u64, bytes: u64) {
-        self(took, records, bytes);
+/// Told of what goes to the device; for histograms and counters. Called on the thread that did it, so it must be quick
+/// and must not call the log.
+pub trait FlushObserver: Send + Sync {
+    /// One flush.
+    fn flushed(&self, flush: &Flushed);
+
+    /// So many bytes went to the device to prepare a segment or to begin it. Nothing by default.
+    fn prepared(&self, device_bytes: u64) {
+        let _ = device_bytes;
+    }
+}
+
+impl<F: Fn(&Flushed) + Send + Sync> FlushObserver for F {
+    fn flushed(&self, flush: &Flushed) {
+        self(flush);
     }
 }
 
@@ -49,6 +69,16 @@ pub struct Options {
     pub seal_after: Duration,
     /// Which way the bytes go to the disk.
     pub backend: Backend,
+    /// Open the log also where it cannot be kept: on tmpfs, overlayfs or a network file system. For tests, and for those
+    /// who know better. Default false.
+    pub force_filesystem: bool,
+    /// Keys to read encrypted segments with; the first one to encrypt with. Default none.
+    pub keys: Option<Keys>,
+    /// Encrypt new segments, where there are keys. `false` with keys: read what is encrypted, write in the clear. Default
+    /// true.
+    pub encrypt: bool,
+    /// Compress payloads of at least this many bytes, where that makes them shorter. Default `None`: nothing is.
+    pub compress_above: Option<usize>,
     /// Start no threads: flushing, preparing and the [`Durable`](crate::Durable) future do their work on the caller's
     /// thread, and nothing is sealed unless asked. For simulators, where every run must repeat exactly.
     pub inline: bool,
@@ -65,6 +95,10 @@ impl Default for Options {
             spare_segments: 2,
             seal_after: Duration::from_millis(3),
             backend: Backend::default(),
+            force_filesystem: false,
+            keys: None,
+            encrypt: true,
+            compress_above: None,
             inline: false,
             observer: None,
         }
@@ -80,6 +114,10 @@ impl fmt::Debug for Options {
             .field("spare_segments", &self.spare_segments)
             .field("seal_after", &self.seal_after)
             .field("backend", &self.backend)
+            .field("force_filesystem", &self.force_filesystem)
+            .field("keys", &self.keys)
+            .field("encrypt", &self.encrypt)
+            .field("compress_above", &self.compress_above)
             .field("inline", &self.inline)
             .field("observer", &self.observer.is_some())
             .finish()

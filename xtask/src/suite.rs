@@ -24,7 +24,7 @@ const ENGINE: &str = "qdrant-dev";
 /// What to run.
 #[derive(Debug, Default, Args)]
 pub struct Options {
-    /// Lint the Qdrant engine's server too (its dependencies are checked from nothing: minutes)
+    /// Lint the Qdrant engine's server and the bench's peers too (their dependencies are checked from nothing: minutes)
     #[arg(long)]
     full: bool,
     /// Only these steps, by name (may be repeated)
@@ -47,14 +47,16 @@ struct Step {
     run: fn(&Options) -> Result<Outcome>,
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 14] = [
     Step { name: "fmt", run: |_| cargo(&["fmt", "--all", "--check"]) },
     Step { name: "clippy", run: clippy },
     Step { name: "promtool", run: |_| promtool() },
     Step { name: "build", run: |_| cargo(&["build", "--workspace", "--exclude", ENGINE]) },
     Step { name: "build-engine", run: |_| engine(&["build", "-p", ENGINE]) },
     Step { name: "wal", run: |_| cargo(&["test", "-p", "outrigger-wal"]) },
-    Step { name: "unit", run: |_| cargo(&["test", "-p", "outrigger", "-p", "xtask-demo", "--lib", "--bins"]) },
+    Step { name: "miri", run: |_| miri() },
+    Step { name: "fuzz", run: |_| fuzz() },
+    Step { name: "unit", run: |_| unit() },
     Step { name: "xtask", run: |_| cargo(&["test", "-p", "xtask"]) },
     Step { name: "integration", run: |_| integration() },
     Step { name: "demo", run: |_| demo::small().map(|()| Outcome::Passed) },
@@ -101,7 +103,9 @@ pub fn run(options: &Options) -> Result<bool> {
 
 fn clippy(options: &Options) -> Result<Outcome> {
     let mut args = vec!["clippy", "--workspace", "--all-targets"];
-    if !options.full {
+    if options.full {
+        args.extend(["--features", "wal-bench/peers"]);
+    } else {
         args.extend(["--exclude", ENGINE]);
     }
     args.extend(["--", "-D", "warnings"]);
@@ -118,6 +122,11 @@ fn promtool() -> Result<Outcome> {
         inherit(command)?;
     }
     Ok(Outcome::Passed)
+}
+
+/// The peers that `bench wal` compares us with are not compiled here; that our log passes its table of damage is tested.
+fn unit() -> Result<Outcome> {
+    cargo(&["test", "-p", "outrigger", "-p", "xtask-demo", "-p", "wal-bench", "--lib", "--bins"])
 }
 
 /// The root package's `tests/*.rs` over one stack that they share, which they find by `OUTRIGGER_STACK`.
@@ -154,6 +163,40 @@ fn engine(args: &[&str]) -> Result<Outcome> {
         Ok(path) if !path.is_empty() => Ok(Outcome::Skipped(format!("OUTRIGGER_QDRANT_DEV names {path}"))),
         _ => cargo(args),
     }
+}
+
+/// The log's codec under Miri, where a nightly toolchain has it. What the scan and the keys do is pure as well, and slow.
+fn miri() -> Result<Outcome> {
+    if !nightly_has("miri") {
+        return Ok(Outcome::Skipped("there is no nightly toolchain with Miri".into()));
+    }
+    let mut command = Command::new("cargo");
+    command.args(["+nightly", "miri", "test", "-p", "outrigger-wal", "--lib", "format::"]);
+    command.env("PROPTEST_CASES", "8").env("MIRIFLAGS", "-Zmiri-disable-isolation");
+    inherit(command)
+}
+
+/// The fuzzer itself, briefly, where there is one. Its entries run over the corpus on stable in any case (step `wal`).
+fn fuzz() -> Result<Outcome> {
+    if !nightly_has("fuzz") {
+        return Ok(Outcome::Skipped(
+            "there is no nightly toolchain with cargo-fuzz; the corpus ran in step wal".into(),
+        ));
+    }
+    for target in ["record", "segment"] {
+        let mut command = Command::new("cargo");
+        command.args(["+nightly", "fuzz", "run", target, "--", "-max_total_time=20"]);
+        command.current_dir(tool::workspace().join("wal"));
+        inherit(command)?;
+    }
+    Ok(Outcome::Passed)
+}
+
+fn nightly_has(subcommand: &str) -> bool {
+    let mut command = Command::new("cargo");
+    command.args(["+nightly", subcommand, "--version"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
 }
 
 fn documentation() -> Result<Outcome> {

@@ -1,6 +1,8 @@
 //! The first page of a segment.
 
 use super::{PAGE, u32_at, u64_at};
+use crate::keys::KeyId;
+use crate::payload::Coding;
 use crate::{LogId, Lsn};
 
 /// The format version that is written; every version up to it is read.
@@ -21,6 +23,19 @@ pub(crate) struct Link {
     pub(crate) crc: u32,
 }
 
+/// Whether payloads in a segment may be compressed; each record's flag says whether it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Compression {
+    #[default]
+    None = 0,
+    /// Zstandard (RFC 8878).
+    Zstd = 1,
+}
+
+/// The one cipher: XChaCha20-Poly1305. 0 stands for none.
+const CIPHER: u32 = 1;
+
 /// What the header page says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHeader {
@@ -38,6 +53,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) durable: Lsn,
     /// Everything below was released when the segment was begun: older segments may rightly be missing.
     pub(crate) released: Lsn,
+    /// How payloads are stored.
+    pub(crate) coding: Coding,
     /// Microseconds since 1970, for people only.
     pub(crate) created_at: u64,
 }
@@ -64,7 +81,12 @@ impl SegmentHeader {
         put(64, &self.previous.salt.to_le_bytes());
         put(72, &self.previous.last.as_u64().to_le_bytes());
         put(80, &self.previous.crc.to_le_bytes());
-        // 84: flags, 88: checksum kind, 92: cipher, 96: compression, 100: reserved, 128: key id: all zero in version 1.
+        // 84: flags, 88: checksum kind, 100: reserved: all zero in version 1.
+        if let Some(key) = self.coding.key {
+            put(92, &CIPHER.to_le_bytes());
+            put(128, &key);
+        }
+        put(96, &(self.coding.compression as u32).to_le_bytes());
         put(104, &self.durable.as_u64().to_le_bytes());
         put(112, &self.released.as_u64().to_le_bytes());
         put(120, &self.created_at.to_le_bytes());
@@ -86,10 +108,17 @@ impl SegmentHeader {
         }
         let version = u32_at(page, 8);
         // A feature bit that this version does not know changes the meaning of the records: the same as a new version.
-        let unknown = [84, 88, 92, 96].iter().any(|&at| u32_at(page, at) != 0);
-        if version == 0 || version > VERSION || unknown {
+        let unknown = [84, 88].iter().any(|&at| u32_at(page, at) != 0);
+        let key = match u32_at(page, 92) {
+            0 => Some(None),
+            CIPHER => Some(Some(key_id(page))),
+            _ => None,
+        };
+        let compression = [Compression::None, Compression::Zstd].into_iter().find(|c| *c as u32 == u32_at(page, 96));
+        let (Some(key), Some(compression), false) = (key, compression, version == 0 || version > VERSION || unknown)
+        else {
             return Err(HeaderFault::Version(version));
-        }
+        };
         let mut id = [0; 16];
         id.copy_from_slice(&page[16..32]);
         let header = SegmentHeader {
@@ -101,6 +130,7 @@ impl SegmentHeader {
             previous: Link { salt: u64_at(page, 64), last: Lsn::from_u64(u64_at(page, 72)), crc: u32_at(page, 80) },
             durable: Lsn::from_u64(u64_at(page, 104)),
             released: Lsn::from_u64(u64_at(page, 112)),
+            coding: Coding { key, compression },
             created_at: u64_at(page, 120),
         };
         if u32_at(page, 12) != PAGE as u32
@@ -124,8 +154,14 @@ impl SegmentHeader {
     }
 }
 
+fn key_id(page: &[u8]) -> KeyId {
+    let mut id = KeyId::default();
+    id.copy_from_slice(&page[128..144]);
+    id
+}
+
 /// File name of the segment with this number.
-fn segment_name(number: u64) -> String {
+pub(crate) fn segment_name(number: u64) -> String {
     format!("{number:020}.wal")
 }
 

@@ -6,8 +6,10 @@
 mod header;
 mod record;
 
-pub(crate) use header::{HeaderFault, Link, SegmentHeader, VERSION};
-pub(crate) use record::{Class, Frame, RecordFault, RecordHeader, encode, encode_internal, precheck, verify};
+pub(crate) use header::{Compression, HeaderFault, Link, SegmentHeader, VERSION, segment_name};
+pub(crate) use record::{
+    Class, Frame, RecordFault, RecordHeader, ZSTD, encode, encode_internal, encode_with, precheck, verify,
+};
 
 /// The page: unit of the header, of zero-filling and of the distance between a group and its seal.
 pub(crate) const PAGE: u64 = 4096;
@@ -32,7 +34,7 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u32_at(bytes, at)) | u64::from(u32_at(bytes, at + 4)) << 32
 }
 

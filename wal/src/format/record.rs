@@ -2,6 +2,7 @@
 
 use super::{ALIGN, RECORD_HEADER, record_bytes, u32_at, u64_at};
 use crate::Lsn;
+use crate::keys::AAD;
 
 /// Whose record it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +44,20 @@ pub(crate) struct RecordHeader {
     pub(crate) durable: Lsn,
     pub(crate) kind: u8,
     pub(crate) class: Class,
+    /// How the payload is stored: [`ZSTD`] or nothing.
+    pub(crate) flags: u16,
 }
 
+/// The payload is four bytes of length (before) and a Zstandard frame.
+pub(crate) const ZSTD: u16 = 1;
+
 impl RecordHeader {
+    /// The header's bytes without the CRC: what encryption authenticates.
+    pub(crate) fn aad(&self) -> [u8; AAD] {
+        let RecordHeader { len, lsn, durable, kind, class, flags, .. } = *self;
+        aad(len, &Frame { salt: 0, lsn, durable, kind, class, flags })
+    }
+
     /// Bytes of the whole record.
     pub(crate) fn bytes(&self) -> u64 {
         record_bytes(u64::from(self.len))
@@ -87,20 +99,42 @@ pub(crate) struct Frame {
     pub(crate) durable: Lsn,
     pub(crate) kind: u8,
     pub(crate) class: Class,
+    pub(crate) flags: u16,
+}
+
+/// Bytes 4 to 31 of a record.
+fn aad(len: u32, frame: &Frame) -> [u8; AAD] {
+    let mut bytes = [0; AAD];
+    let mut put = |at: usize, field: &[u8]| bytes[at - 4..at - 4 + field.len()].copy_from_slice(field);
+    put(4, &len.to_le_bytes());
+    put(8, &frame.lsn.as_u64().to_le_bytes());
+    put(16, &frame.durable.as_u64().to_le_bytes());
+    put(24, &[frame.kind, frame.class as u8]);
+    put(26, &frame.flags.to_le_bytes());
+    // 28: reserved.
+    bytes
 }
 
 /// Appends the record to `out` and gives its CRC. The payload is shorter than a segment, so its length fits a u32.
 pub(crate) fn encode(out: &mut Vec<u8>, frame: Frame, payload: &[u8]) -> u32 {
+    encode_with(out, frame, payload.len(), |out, _| out.extend_from_slice(payload))
+}
+
+/// The same for a payload of `len` bytes that `write` appends; it is told the header's bytes without the CRC.
+pub(crate) fn encode_with(
+    out: &mut Vec<u8>,
+    frame: Frame,
+    len: usize,
+    write: impl FnOnce(&mut Vec<u8>, [u8; AAD]),
+) -> u32 {
     let start = out.len();
-    let len = u32::try_from(payload.len()).expect("a payload is bounded by a segment, a segment by 1 GiB");
+    let len = u32::try_from(len).expect("a payload is bounded by a segment, a segment by 1 GiB");
+    let head = aad(len, &frame);
     out.reserve(record_bytes(u64::from(len)) as usize);
     out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&len.to_le_bytes());
-    out.extend_from_slice(&frame.lsn.as_u64().to_le_bytes());
-    out.extend_from_slice(&frame.durable.as_u64().to_le_bytes());
-    // Kind, class, flags (2, zero), reserved (4, zero).
-    out.extend_from_slice(&[frame.kind, frame.class as u8, 0, 0, 0, 0, 0, 0]);
-    out.extend_from_slice(payload);
+    out.extend_from_slice(&head);
+    write(out, head);
+    debug_assert_eq!(out.len() - start, RECORD_HEADER as usize + len as usize);
     out.resize(start + record_bytes(u64::from(len)) as usize, 0);
     let crc = checksum(frame.salt, &out[start + 4..]);
     out[start..start + 4].copy_from_slice(&crc.to_le_bytes());
@@ -132,11 +166,13 @@ pub(crate) fn precheck(head: &[u8], lsn: Lsn, room: u64) -> Result<RecordHeader,
     }
     let durable = Lsn::from_u64(u64_at(head, 16));
     let class = Class::from_u8(head[25]).ok_or(RecordFault::Meaning)?;
-    let reserved = head[26..32].iter().any(|&byte| byte != 0);
-    if durable > lsn || reserved || (class != Class::User && len != 8) {
+    let flags = u16::from_le_bytes([head[26], head[27]]);
+    let unknown = flags & !ZSTD != 0 || (flags != 0 && class != Class::User);
+    let reserved = head[28..32].iter().any(|&byte| byte != 0);
+    if durable > lsn || unknown || reserved || (class != Class::User && len != 8) {
         return Err(RecordFault::Meaning);
     }
-    Ok(RecordHeader { crc: u32_at(head, 0), len, lsn, durable, kind: head[24], class })
+    Ok(RecordHeader { crc: u32_at(head, 0), len, lsn, durable, kind: head[24], class, flags })
 }
 
 /// Checks the CRC over the whole record (`bytes` is exactly the record).

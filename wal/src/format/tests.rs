@@ -1,12 +1,14 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::payload::Coding;
 use crate::{LogId, Lsn};
 
 prop_compose! {
     fn any_header()(
         id: [u8; 16], number in 1..u64::MAX, base: u64, pages in 2u64..1 << 18, salt: u64, previous: (u64, u64, u32),
         durable: u64, released: u64, created_at: u64,
+        key: Option<[u8; 16]>, packed: bool,
     ) -> SegmentHeader {
         SegmentHeader {
             log_id: LogId::from_bytes(id),
@@ -17,6 +19,7 @@ prop_compose! {
             previous: Link { salt: previous.0, last: Lsn::from_u64(previous.1), crc: previous.2 },
             durable: Lsn::from_u64(durable),
             released: Lsn::from_u64(released),
+            coding: Coding { key, compression: if packed { Compression::Zstd } else { Compression::None } },
             created_at,
         }
     }
@@ -27,7 +30,7 @@ prop_compose! {
         salt: u64, lsn: u64, before in 0..10_000u64, kind: u8, payload in prop::collection::vec(any::<u8>(), 0..300),
     ) -> (Frame, Vec<u8>) {
         let durable = Lsn::from_u64(lsn.saturating_sub(before));
-        (Frame { salt, lsn: Lsn::from_u64(lsn), durable, kind, class: Class::User }, payload)
+        (Frame { salt, lsn: Lsn::from_u64(lsn), durable, kind, class: Class::User, flags: 0 }, payload)
     }
 }
 
@@ -87,7 +90,7 @@ proptest! {
 
     #[test]
     fn rubble_is_never_a_record(bytes in prop::collection::vec(any::<u8>(), 32..512), lsn: u64, salt: u64) {
-        let frame = Frame { salt, lsn: Lsn::from_u64(lsn), durable: Lsn::ZERO, kind: 0, class: Class::User };
+        let frame = Frame { salt, lsn: Lsn::from_u64(lsn), durable: Lsn::ZERO, kind: 0, class: Class::User, flags: 0 };
         prop_assert!(decode(&bytes, &frame).is_err());
         prop_assert!(SegmentHeader::decode(&bytes).is_err());
     }
@@ -112,6 +115,7 @@ fn plain() -> SegmentHeader {
         previous: Link::default(),
         durable: Lsn::ZERO,
         released: Lsn::ZERO,
+        coding: Coding::PLAIN,
         created_at: 0,
     }
 }
@@ -128,8 +132,9 @@ fn forged(at: usize, bytes: &[u8]) -> Vec<u8> {
 #[test]
 fn what_a_later_version_wrote_is_not_guessed_at() {
     assert_eq!(SegmentHeader::decode(&forged(8, &2u32.to_le_bytes())), Err(HeaderFault::Version(2)));
-    for must_understand in [84, 88, 92, 96] {
-        assert_eq!(SegmentHeader::decode(&forged(must_understand, &[1])), Err(HeaderFault::Version(1)));
+    // Flags, checksum kind, cipher, compression: each with a value that is none of ours.
+    for (must_understand, value) in [(84, 1), (88, 1), (92, 2), (96, 2)] {
+        assert_eq!(SegmentHeader::decode(&forged(must_understand, &[value])), Err(HeaderFault::Version(1)));
     }
     // A key id without a cipher and the reserved rest are for later to use freely.
     assert_eq!(SegmentHeader::decode(&forged(128, &[1])), Ok(plain()));

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use super::Shared;
 use super::tail::Pending;
 use crate::format::PAGE;
+use crate::options::Flushed;
 use crate::{Lsn, WalError};
 
 /// How often a leader lets others run before it flushes, at most. A flush serves half of the writers otherwise: the other
@@ -170,7 +171,8 @@ impl Shared {
                 let took = begun.elapsed();
                 self.watermark.counters.count(&pending, device_bytes, took);
                 if let Some(observer) = &self.options.observer {
-                    observer.flushed(took, pending.records, pending.bytes());
+                    let (records, bytes) = (pending.records, pending.bytes());
+                    observer.flushed(&Flushed { took, records, bytes, device_bytes });
                 }
                 Ok(())
             }

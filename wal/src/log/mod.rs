@@ -21,8 +21,9 @@ pub use reader::{Reader, Record};
 
 use crate::format::{SegmentHeader, max_payload};
 use crate::options::Options;
+use crate::payload::Coder;
 use crate::recover::{self, Recovery};
-use crate::storage::{Directory, Storage};
+use crate::storage::{Directory, Storage, unfit};
 use crate::{LogId, Lsn, WalError};
 use flush::Watermark;
 use spares::{Claim, Spares};
@@ -54,6 +55,7 @@ pub struct Wal {
 struct Shared {
     storage: Arc<dyn Storage>,
     options: Options,
+    coder: Coder,
     log_id: LogId,
     /// Lock order: `tail` before `segments`; neither is held while the watermark's state is waited for.
     tail: Mutex<Tail>,
@@ -103,8 +105,11 @@ pub struct Stats {
     pub flushes: u64,
     /// Bytes of the log's stream that they made durable.
     pub flushed_bytes: u64,
-    /// Bytes of the pages that they wrote; divided by `appended_bytes` it is the write amplification.
+    /// Bytes of the pages that they wrote. This and `prepared_bytes`, divided by `appended_bytes`, is the write
+    /// amplification.
     pub device_bytes: u64,
+    /// Bytes written to prepare segments and to begin them.
+    pub prepared_bytes: u64,
     /// How long the last flush took; zero before the first.
     pub last_flush: Duration,
     /// The first position that is still kept.
@@ -125,10 +130,14 @@ impl Wal {
     ///
     /// # Errors
     /// [`WalError::Locked`]: the log has an owner. [`WalError::Corrupt`]: acknowledged records are damaged; nothing was
-    /// changed. [`WalError::Unsupported`], [`WalError::Options`], [`WalError::Full`] (a new log only) and
-    /// [`WalError::Io`].
+    /// changed. [`WalError::Filesystem`], [`WalError::Unsupported`], [`WalError::Options`], [`WalError::Full`] (a new log
+    /// only) and [`WalError::Io`].
     pub fn open(dir: &Path, options: Options) -> Result<(Wal, Recovery), WalError> {
         options.check()?;
+        let filesystem = if options.force_filesystem { Ok(None) } else { unfit(dir) };
+        if let Some(filesystem) = filesystem.map_err(WalError::io("look at", dir))? {
+            return Err(WalError::Filesystem { dir: dir.display().to_string(), filesystem });
+        }
         let directory = Directory::new(dir, options.backend);
         directory.make().map_err(WalError::io("make", dir))?;
         Wal::open_on(Arc::new(directory), options)
@@ -140,18 +149,19 @@ impl Wal {
     /// As [`open`](Wal::open).
     pub fn open_on(storage: Arc<dyn Storage>, options: Options) -> Result<(Wal, Recovery), WalError> {
         options.check_simulated()?;
-        let lock = storage.lock().map_err(|error| match error.kind() {
-            std::io::ErrorKind::WouldBlock => WalError::Locked { dir: storage.place() },
-            _ => WalError::io("lock", storage.place())(error),
-        })?;
-        let (opened, recovery) = recover::open(&*storage, &options)?;
+        let lock = recover::lock(&*storage)?;
+        let coder = Coder::new(&options, || storage.random());
+        let (opened, recovery) = recover::open(&*storage, &options, coder.coding())?;
         let header = opened.segments.last().expect("an open log has a segment").clone();
+        let leave = header.coding != coder.coding();
         let shared = Arc::new(Shared {
             log_id: header.log_id,
             next: AtomicU64::new(opened.tail.as_u64()),
             watermark: Watermark::new(opened.tail),
-            spares: Spares::new(options.spare_segments, options.segment_bytes, options.inline),
-            tail: Mutex::new(Tail::new(Arc::new(Segment { header, file: opened.file }), opened.tail)),
+            spares: Spares::new(&options),
+            // What is stored in another way than this opening stores belongs into another segment.
+            tail: Mutex::new(Tail::new(Arc::new(Segment { header, file: opened.file }), opened.tail, leave)),
+            coder,
             segments: Mutex::new(opened.segments.into()),
             released: AtomicU64::new(opened.released.as_u64()),
             releasing: Mutex::default(),
@@ -187,7 +197,7 @@ impl Wal {
     /// The largest payload that [`append`](Wal::append) takes.
     #[must_use]
     pub fn max_payload(&self) -> usize {
-        max_payload(self.shared.options.segment_bytes) as usize
+        self.shared.max_payload()
     }
 
     /// Returns once everything below `up_to` (at most what is appended now; [`Lsn::MAX`] for all) is durable. Blocks
@@ -318,6 +328,11 @@ impl Shared {
         self.segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The largest payload, before it is stored.
+    fn max_payload(&self) -> usize {
+        max_payload(self.options.segment_bytes) as usize - self.coder.overhead()
+    }
+
     fn next_lsn(&self) -> Lsn {
         Lsn::from_u64(self.next.load(Ordering::Acquire))
     }
@@ -350,6 +365,7 @@ impl Shared {
             flushes: read(&flushed.flushes),
             flushed_bytes: read(&flushed.flushed_bytes),
             device_bytes: read(&flushed.device_bytes),
+            prepared_bytes: self.spares.written(),
             last_flush: Duration::from_nanos(read(&flushed.last_flush_nanos)),
             oldest_lsn,
             released_lsn: self.released(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::Shared;
 use crate::format::{Class, PAGE, SegmentHeader};
+use crate::payload::restore;
 use crate::scan::{Step, Walk, is_gone};
 use crate::storage::{Access, SegmentFile};
 use crate::{Lsn, WalError};
@@ -101,7 +102,7 @@ impl Reader {
                             lsn: record.lsn,
                             kind: record.kind,
                             durable_lsn: record.durable,
-                            payload: payload.to_vec(),
+                            payload: restore(self.shared.options.keys.as_ref(), &open.header, &record, payload)?,
                         }));
                     }
                 }

@@ -24,7 +24,7 @@ impl Shared {
             return Ok(0);
         }
         let released = self.released().as_u64().to_le_bytes();
-        let note = self.put(Claim::Reserved, Draft { class: Class::Release, kind: 0, payload: &released })?;
+        let note = self.put(Claim::Reserved, Draft { class: Class::Release, kind: 0, flags: 0, payload: &released })?;
         self.flush(note.end)?;
         for name in &victims {
             match self.storage.remove(name) {

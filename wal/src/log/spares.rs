@@ -4,11 +4,12 @@
 //! noticed one segment before it would tear anything.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::WalError;
+use crate::options::{FlushObserver, Options};
 use crate::recover::{UNFINISHED, creation_error};
 use crate::storage::{SegmentFile, Storage};
 
@@ -50,7 +51,6 @@ struct State {
 }
 
 /// The spares of one log.
-#[derive(Debug)]
 pub(crate) struct Spares {
     state: Mutex<State>,
     changed: Condvar,
@@ -60,18 +60,42 @@ pub(crate) struct Spares {
     bytes: u64,
     /// No thread prepares: who needs a spare makes it.
     inline: bool,
+    observer: Option<Arc<dyn FlushObserver>>,
+    /// Bytes written for segments before their first record.
+    written: AtomicU64,
+}
+
+impl std::fmt::Debug for Spares {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Spares").field("state", &self.state).field("target", &self.target).finish_non_exhaustive()
+    }
 }
 
 impl Spares {
-    pub(crate) fn new(target: usize, bytes: u64, inline: bool) -> Spares {
+    pub(crate) fn new(options: &Options) -> Spares {
         Spares {
             state: Mutex::default(),
             changed: Condvar::new(),
             short: AtomicBool::new(false),
-            target,
-            bytes,
-            inline,
+            target: options.spare_segments,
+            bytes: options.segment_bytes,
+            inline: options.inline,
+            observer: options.observer.clone(),
+            written: AtomicU64::new(0),
         }
+    }
+
+    /// Counts bytes that went to the device for a segment before its first record.
+    pub(crate) fn count(&self, device_bytes: u64) {
+        self.written.fetch_add(device_bytes, Ordering::Relaxed);
+        if let Some(observer) = &self.observer {
+            observer.prepared(device_bytes);
+        }
+    }
+
+    /// All that [`count`](Spares::count) was told.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::Relaxed)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -169,6 +193,9 @@ impl Spares {
         let name = format!("spare-{}{UNFINISHED}", state.made);
         drop(state);
         let made = storage.create(&name, self.bytes);
+        if made.is_ok() {
+            self.count(self.bytes);
+        }
         let mut state = self.state();
         match made {
             Ok(file) => {

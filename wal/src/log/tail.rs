@@ -5,9 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::spares::{Claim, Spare};
 use super::{Appended, Shared};
-use crate::format::{
-    Class, Frame, INTERNAL_BYTES, Link, PAGE, SegmentHeader, encode, encode_internal, max_payload, record_bytes,
-};
+use crate::format::{Class, Frame, INTERNAL_BYTES, Link, PAGE, SegmentHeader, encode, encode_internal, record_bytes};
 use crate::recover::begin;
 use crate::storage::SegmentFile;
 use crate::{Lsn, WalError};
@@ -54,13 +52,15 @@ pub(super) struct Tail {
     spans: Vec<Span>,
     records: u64,
     pub(super) closed: bool,
+    /// Nothing more may be appended here but the end record: the next record begins a new segment.
+    pub(super) leave: bool,
     scratch: Vec<u8>,
 }
 
 impl Tail {
-    pub(super) fn new(segment: Arc<Segment>, lsn: Lsn) -> Tail {
+    pub(super) fn new(segment: Arc<Segment>, lsn: Lsn, leave: bool) -> Tail {
         let offset = lsn - segment.header.base;
-        Tail { segment, offset, spans: Vec::new(), records: 0, closed: false, scratch: Vec::new() }
+        Tail { segment, offset, spans: Vec::new(), records: 0, closed: false, leave, scratch: Vec::new() }
     }
 
     pub(super) fn take_pending(&mut self) -> Pending {
@@ -87,6 +87,9 @@ impl Tail {
 
     /// Where `bytes` bytes of this class may begin, with room for the end record behind them.
     fn place(&self, class: Class, bytes: u64) -> Option<u64> {
+        if self.leave {
+            return None;
+        }
         let fits = |at: u64| at + bytes + INTERNAL_BYTES <= self.segment.header.bytes;
         let page = self.offset.next_multiple_of(PAGE);
         if class.seals() && fits(page) {
@@ -117,21 +120,24 @@ impl Tail {
 pub(super) struct Draft<'a> {
     pub(super) class: Class,
     pub(super) kind: u8,
+    pub(super) flags: u16,
     pub(super) payload: &'a [u8],
 }
 
 impl Shared {
     pub(super) fn append(&self, claim: Claim, kind: u8, payload: &[u8]) -> Result<Appended, WalError> {
-        let max = max_payload(self.options.segment_bytes);
-        if payload.len() as u64 > max {
-            return Err(WalError::TooLarge { len: payload.len(), max: max as usize });
+        let max = self.max_payload();
+        if payload.len() > max {
+            return Err(WalError::TooLarge { len: payload.len(), max });
         }
         if claim == Claim::Ordinary
             && let Some(full) = self.spares.exhausted(&*self.storage)
         {
             return Err(full);
         }
-        let appended = self.put(claim, Draft { class: Class::User, kind, payload })?;
+        // Before the tail is locked: others append meanwhile.
+        let (payload, flags) = self.coder.compress(payload);
+        let appended = self.put(claim, Draft { class: Class::User, kind, flags, payload: &payload })?;
         self.counters.records.fetch_add(1, Ordering::Relaxed);
         self.counters.bytes.fetch_add(appended.end - appended.lsn, Ordering::Relaxed);
         // The flushing thread looks at the count after it has said that it sleeps, and here it is the other way round:
@@ -148,7 +154,8 @@ impl Shared {
     /// Frames a record at the tail, in the next segment where this one has no room. Waits for a spare without holding
     /// the tail, so that what is appended already can be flushed meanwhile.
     pub(super) fn put(&self, claim: Claim, draft: Draft<'_>) -> Result<Appended, WalError> {
-        let bytes = record_bytes(draft.payload.len() as u64);
+        let overhead = if draft.class == Class::User { self.coder.overhead() } else { 0 };
+        let bytes = record_bytes((draft.payload.len() + overhead) as u64);
         let mut spare: Option<Spare> = None;
         loop {
             let mut tail = self.tail();
@@ -180,10 +187,14 @@ impl Shared {
     fn frame(&self, tail: &mut Tail, draft: Draft<'_>, at: u64) -> Result<Appended, WalError> {
         let header = &tail.segment.header;
         let lsn = header.base + at;
-        let frame =
-            Frame { salt: header.salt, lsn, durable: self.watermark.durable(), kind: draft.kind, class: draft.class };
+        let Draft { class, kind, flags, payload } = draft;
+        let frame = Frame { salt: header.salt, lsn, durable: self.watermark.durable(), kind, class, flags };
         tail.scratch.clear();
-        encode(&mut tail.scratch, frame, draft.payload);
+        if class == Class::User {
+            self.coder.frame(&mut tail.scratch, frame, payload);
+        } else {
+            encode(&mut tail.scratch, frame, payload);
+        }
         tail.write(at).map_err(|error| self.watermark.poison(format!("a write failed: {error}")))?;
         tail.records += u64::from(draft.class == Class::User);
         self.publish(tail);
@@ -204,6 +215,7 @@ impl Shared {
             durable: self.watermark.durable(),
             kind: 0,
             class: Class::End,
+            flags: 0,
         };
         let salt = self.storage.random();
         tail.scratch.clear();
@@ -217,15 +229,18 @@ impl Shared {
             previous: Link { salt: old.salt, last: end.lsn, crc },
             durable: self.watermark.durable(),
             released: self.released(),
+            coding: self.coder.coding(),
             created_at: self.storage.now_micros(),
         };
         let poison = |error: WalError| self.watermark.poison(format!("beginning a segment failed: {error}"));
         begin(&*self.storage, &*spare.file, &spare.name, &header).map_err(poison)?;
+        self.spares.count(PAGE);
         let at = tail.offset;
         tail.write(at).map_err(|error| self.watermark.poison(format!("a write failed: {error}")))?;
         self.segments().push_back(header.clone());
         tail.segment = Arc::new(Segment { header, file: spare.file });
         tail.offset = PAGE;
+        tail.leave = false;
         self.publish(tail);
         Ok(())
     }
@@ -235,7 +250,7 @@ impl Shared {
         let before = {
             let tail = self.tail();
             self.usable(&tail)?;
-            if tail.is_empty() {
+            if tail.is_empty() && !tail.leave {
                 return Ok(());
             }
             tail.segment.header.number
@@ -264,7 +279,7 @@ impl Shared {
         // Without room the segment is about to end, and the next one's header will be the witness.
         let Some(at) = tail.place(Class::Seal, INTERNAL_BYTES) else { return Ok(false) };
         let previous = tail.lsn().as_u64().to_le_bytes();
-        self.frame(&mut tail, Draft { class: Class::Seal, kind: 0, payload: &previous }, at)?;
+        self.frame(&mut tail, Draft { class: Class::Seal, kind: 0, flags: 0, payload: &previous }, at)?;
         Ok(true)
     }
 
@@ -277,7 +292,7 @@ impl Shared {
             self.usable(&tail)?;
             if let Some(at) = tail.place(Class::Close, INTERNAL_BYTES) {
                 let previous = tail.lsn().as_u64().to_le_bytes();
-                self.frame(&mut tail, Draft { class: Class::Close, kind: 0, payload: &previous }, at)?;
+                self.frame(&mut tail, Draft { class: Class::Close, kind: 0, flags: 0, payload: &previous }, at)?;
                 tail.closed = true;
                 return Ok(());
             }

@@ -8,10 +8,13 @@
 //!
 //! Each step may be cut off at any point and found again by the next opening, which comes to the same verdict.
 
+use std::any::Any;
 use std::time::{Duration, Instant};
 
 use crate::format::{Link, PAGE, SegmentHeader};
+use crate::keys::id_text;
 use crate::options::Options;
+use crate::payload::Coding;
 use crate::scan::{How, Survey, list, survey};
 use crate::storage::{Access, SegmentFile, Storage};
 use crate::{LogId, Lsn, WalError};
@@ -55,20 +58,35 @@ pub(crate) struct Opened {
 /// Names of files that are being made; what is left of them after a crash is nobody's.
 pub(crate) const UNFINISHED: &str = ".wal.tmp";
 
+/// Becomes the log's owner, until the guard is dropped.
+pub(crate) fn lock(storage: &dyn Storage) -> Result<Box<dyn Any + Send + Sync>, WalError> {
+    storage.lock().map_err(|error| match error.kind() {
+        std::io::ErrorKind::WouldBlock => WalError::Locked { dir: storage.place() },
+        _ => WalError::io("lock", storage.place())(error),
+    })
+}
+
 /// Opens the log, whose lock is held, or makes a new one in an empty place.
-pub(crate) fn open(storage: &dyn Storage, options: &Options) -> Result<(Opened, Recovery), WalError> {
+pub(crate) fn open(storage: &dyn Storage, options: &Options, coding: Coding) -> Result<(Opened, Recovery), WalError> {
     let begun = Instant::now();
     let mut progress = |_, _| {};
     let found = survey(storage, How { thorough: false, evict: true, progress: &mut progress })?;
     if let Some(fault) = found.faults.first() {
         return Err(fault.clone().into());
     }
+    let readable = |key: &_| options.keys.as_ref().is_some_and(|keys| keys.has(key));
+    if let Some((header, key)) = (found.segments.iter())
+        .filter_map(|segment| Some((&segment.header, segment.header.coding.key?)))
+        .find(|(_, key)| !readable(key))
+    {
+        return Err(WalError::Key { segment: header.name(), key_id: id_text(&key) });
+    }
     // Only now: a log that is refused is left as it is.
     sweep(storage)?;
     let fresh = found.tail.is_none();
     let records = found.records;
     let clean = fresh || found.closed;
-    let (opened, torn_bytes) = if fresh { (create(storage, options)?, 0) } else { mend(storage, found)? };
+    let (opened, torn_bytes) = if fresh { (create(storage, options, coding)?, 0) } else { mend(storage, found)? };
     let first = &opened.segments[0];
     let recovery = Recovery {
         log_id: first.log_id,
@@ -92,7 +110,7 @@ fn sweep(storage: &dyn Storage) -> Result<(), WalError> {
     Ok(())
 }
 
-fn create(storage: &dyn Storage, options: &Options) -> Result<Opened, WalError> {
+fn create(storage: &dyn Storage, options: &Options, coding: Coding) -> Result<Opened, WalError> {
     // A segment file that the survey did not see would be overwritten by the rename.
     debug_assert!(list(storage).is_ok_and(|found| found.is_empty()));
     let mut id = [0; 16];
@@ -107,6 +125,7 @@ fn create(storage: &dyn Storage, options: &Options) -> Result<Opened, WalError> 
         previous: Link::default(),
         durable: Lsn::ZERO,
         released: Lsn::ZERO,
+        coding,
         created_at: storage.now_micros(),
     };
     let name = format!("first{UNFINISHED}");
@@ -138,7 +157,8 @@ pub(crate) fn begin(
     storage.sync_dir().map_err(WalError::io("flush the directory of", name))
 }
 
-fn mend(storage: &dyn Storage, found: Survey) -> Result<(Opened, u64), WalError> {
+/// Makes what the survey found true on the disk, and what is behind its tail zeros.
+pub(crate) fn mend(storage: &dyn Storage, found: Survey) -> Result<(Opened, u64), WalError> {
     let tail = found.tail.expect("only called where the survey found the tail");
     // A name that is seen may still be only in memory.
     storage.sync_dir().map_err(WalError::io("flush", storage.place()))?;

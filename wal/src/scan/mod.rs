@@ -5,7 +5,7 @@ mod survey;
 mod walk;
 mod window;
 
-pub(crate) use survey::{How, Survey, survey};
+pub(crate) use survey::{Fault, How, Survey, survey};
 pub(crate) use walk::{Step, Walk, strongest_witness};
 
 use std::io;

@@ -3,6 +3,7 @@
 use super::walk::{Step, Walk};
 use super::*;
 use crate::format::{Class, Frame, INTERNAL_BYTES, Link, RecordFault, encode, encode_internal};
+use crate::payload::Coding;
 use crate::storage::sim::SimDisk;
 use crate::{LogId, Lsn};
 
@@ -16,6 +17,7 @@ fn header() -> SegmentHeader {
         previous: Link::default(),
         durable: Lsn::ZERO,
         released: Lsn::ZERO,
+        coding: Coding::PLAIN,
         created_at: 0,
     }
 }
@@ -35,7 +37,7 @@ impl Bench {
     }
 
     fn frame(&self, at: u64, class: Class) -> Frame {
-        Frame { salt: self.header.salt, lsn: self.header.base + at, durable: Lsn::ZERO, kind: 0, class }
+        Frame { salt: self.header.salt, lsn: self.header.base + at, durable: Lsn::ZERO, kind: 0, class, flags: 0 }
     }
 
     fn user(&self, at: u64, payload: &[u8]) -> u64 {

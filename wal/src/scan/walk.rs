@@ -43,6 +43,16 @@ impl Walk {
         }
     }
 
+    /// A walk from `lsn` on, where a record of this segment begins or the chain ends.
+    pub(crate) fn at(header: &SegmentHeader, lsn: Lsn) -> Walk {
+        Walk { offset: lsn - header.base, ..Walk::new(header) }
+    }
+
+    /// Goes back to where a record began: it is to be met again.
+    pub(crate) fn back_to(&mut self, lsn: Lsn) {
+        self.offset = lsn - self.base;
+    }
+
     /// Where the walk stands.
     pub(crate) fn lsn(&self) -> Lsn {
         self.base + self.offset
@@ -85,6 +95,11 @@ impl Walk {
     pub(crate) fn look_again(&mut self, file: &dyn SegmentFile) -> io::Result<Step> {
         self.window.drop_held();
         self.step(file)
+    }
+
+    /// Reads anew at the next step.
+    pub(crate) fn forget_ahead(&mut self) {
+        self.window.drop_held();
     }
 
     /// A step that does not trust what was read ahead of the writer.

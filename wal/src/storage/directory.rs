@@ -5,7 +5,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::num::NonZeroU64;
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FlockOperation, fadvise, flock};
@@ -23,20 +23,29 @@ const ZERO_PIECE: u64 = PAGE;
 /// the flushes that somebody waits for.
 const ZERO_FLUSH: u64 = 1 << 20;
 
+/// Where repair puts what it takes out of the log.
+const QUARANTINE: &str = "quarantine";
+
+/// A directory of a real file system, as [`Wal::open`](crate::Wal::open) uses it: for those who put something in
+/// between, as tests do.
 #[derive(Debug)]
-pub(crate) struct Directory {
+pub struct Directory {
     path: PathBuf,
     backend: Backend,
 }
 
 impl Directory {
     /// Names a directory; nothing is touched.
-    pub(crate) fn new(path: &Path, backend: Backend) -> Directory {
+    #[must_use]
+    pub fn new(path: &Path, backend: Backend) -> Directory {
         Directory { path: path.to_owned(), backend }
     }
 
     /// Makes the directory, if need be, and its name durable.
-    pub(crate) fn make(&self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn make(&self) -> io::Result<()> {
         let missing: Vec<&Path> = self.path.ancestors().take_while(|level| !level.exists()).collect();
         fs::create_dir_all(&self.path)?;
         for level in missing {
@@ -95,6 +104,30 @@ impl Storage for Directory {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         fs::remove_file(self.path.join(name))
+    }
+
+    fn set_aside(&self, name: &str) -> io::Result<String> {
+        let folder = self.path.join(QUARANTINE);
+        fs::create_dir_all(&folder)?;
+        File::open(&self.path)?.sync_all()?;
+        let source = self.path.join(name);
+        let identity = fs::metadata(&source)?.ino();
+        // An earlier repair may have set a segment of this number aside.
+        for attempt in 0u32.. {
+            let kept = if attempt == 0 { name.to_owned() } else { format!("{name}.{attempt}") };
+            match fs::hard_link(&source, folder.join(&kept)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    if fs::metadata(folder.join(&kept))?.ino() != identity {
+                        continue;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            File::open(&folder)?.sync_all()?;
+            return Ok(format!("{QUARANTINE}/{kept}"));
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
     }
 
     fn sync_dir(&self) -> io::Result<()> {

@@ -5,6 +5,7 @@
 //! an implementation is the contract below and nothing more; `README.md` says the same of a real disk.
 
 mod directory;
+mod filesystem;
 mod mmap;
 mod pwrite;
 pub mod sim;
@@ -15,7 +16,8 @@ use std::io;
 use std::ops::Range;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub(crate) use directory::Directory;
+pub use directory::Directory;
+pub(crate) use filesystem::unfit;
 
 /// How a file is to be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,15 @@ pub trait Storage: Send + Sync + Debug {
     /// # Errors
     /// What the operating system says.
     fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Gives the file a second name in the folder `quarantine`, where no opening looks, and makes that name durable. The
+    /// first name stays. Gives the name there; a second call for the same file changes nothing.
+    ///
+    /// # Errors
+    /// `Unsupported` where there is no such folder; what the operating system says.
+    fn set_aside(&self, name: &str) -> io::Result<String> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, format!("{name} cannot be set aside here")))
+    }
 
     /// Makes all creations, renames and removals so far durable.
     ///

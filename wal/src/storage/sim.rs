@@ -21,6 +21,8 @@ use crate::format::PAGE;
 /// What survives or is lost as a whole.
 pub const SECTOR: u64 = 512;
 
+const QUARANTINE: &str = "quarantine/";
+
 /// The operation that an injected fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Op {
@@ -38,6 +40,8 @@ pub enum Op {
     Remove,
     /// [`Storage::sync_dir`]
     SyncDir,
+    /// [`Storage::set_aside`]
+    SetAside,
 }
 
 #[derive(Clone, Debug)]
@@ -324,7 +328,7 @@ impl Storage for SimDisk {
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.state().names.keys().cloned().collect())
+        Ok(self.state().names.keys().filter(|name| !name.starts_with(QUARANTINE)).cloned().collect())
     }
 
     fn create(&self, name: &str, bytes: u64) -> io::Result<Box<dyn SegmentFile>> {
@@ -360,13 +364,26 @@ impl Storage for SimDisk {
         Ok(())
     }
 
+    fn set_aside(&self, name: &str) -> io::Result<String> {
+        let mut state = self.enter(Op::SetAside)?;
+        let id = *state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
+        for attempt in 0.. {
+            let kept =
+                format!("{QUARANTINE}{name}{}", if attempt == 0 { String::new() } else { format!(".{attempt}") });
+            if *state.names.entry(kept.clone()).or_insert(id) == id {
+                state.durable_names.insert(kept.clone(), id);
+                return Ok(kept);
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
     fn sync_dir(&self) -> io::Result<()> {
         let state = &mut *self.enter(Op::SyncDir)?;
         for op in state.dir_ops.drain(..) {
             op.apply(&mut state.durable_names);
         }
-        let State { files, names, durable_names, .. } = state;
-        files.retain(|id, _| names.values().chain(durable_names.values()).any(|named| named == id));
+        // Files without a name stay: who has one open goes on reading it, as on a real file system.
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
-use outrigger_wal::{Backend, Lsn, Options, Wal, WalError, inspect};
+use outrigger_wal::{Backend, Flushed, Lsn, Options, Wal, WalError, inspect};
 
 use crate::common::{contents, open, payload, small, wait_until};
 
@@ -255,10 +255,10 @@ fn every_flush_is_observed() {
     let dir = tempfile::tempdir().unwrap();
     let (flushes, records) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let (seen_flushes, seen_records) = (Arc::clone(&flushes), Arc::clone(&records));
-    let observer = move |took: Duration, records: u64, bytes: u64| {
-        assert!(took > Duration::ZERO && bytes > 0);
+    let observer = move |flush: &Flushed| {
+        assert!(flush.took > Duration::ZERO && flush.bytes > 0 && flush.device_bytes >= flush.bytes);
         seen_flushes.fetch_add(1, Ordering::SeqCst);
-        seen_records.fetch_add(records, Ordering::SeqCst);
+        seen_records.fetch_add(flush.records, Ordering::SeqCst);
     };
     let (wal, _) =
         Wal::open(dir.path(), Options { observer: Some(Arc::new(observer)), seal_after: Duration::ZERO, ..small() })

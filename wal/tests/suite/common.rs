@@ -9,7 +9,7 @@ use outrigger_wal::{Lsn, Options, Recovery, Wal, WalError};
 
 /// Options for real files: small segments, otherwise as they come.
 pub(crate) fn small() -> Options {
-    Options { segment_bytes: 1 << 20, ..Options::default() }
+    Options { segment_bytes: 1 << 20, force_filesystem: true, ..Options::default() }
 }
 
 /// Options for the simulated disk: no threads, tiny segments.
@@ -22,7 +22,11 @@ pub(crate) fn open(dir: &Path) -> (Wal, Recovery) {
 }
 
 pub(crate) fn open_sim(disk: &SimDisk) -> Result<(Wal, Recovery), WalError> {
-    Wal::open_on(Arc::new(disk.clone()), inline())
+    open_with(disk, &inline())
+}
+
+pub(crate) fn open_with(disk: &SimDisk, options: &Options) -> Result<(Wal, Recovery), WalError> {
+    Wal::open_on(Arc::new(disk.clone()), options.clone())
 }
 
 /// All records from the first one, as (kind, payload).

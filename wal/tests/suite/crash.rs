@@ -6,9 +6,9 @@
 use std::io::ErrorKind;
 
 use outrigger_wal::sim::{Op, SimDisk};
-use outrigger_wal::{Lsn, Wal, WalError, inspect};
+use outrigger_wal::{Keys, Lsn, Options, Wal, WalError, inspect};
 
-use crate::common::{Rng, open_sim};
+use crate::common::{Rng, inline, open_sim, open_with};
 use crate::oracle::{Verdict, judge};
 
 fn seeds(usual: u64) -> Box<dyn Iterator<Item = u64>> {
@@ -141,6 +141,11 @@ fn live(disk: &SimDisk, wal: &Wal, known: &mut Knowledge, rng: &mut Rng, operati
 
 /// One log through several lives, each ended by a power cut, a kill, a clean shutdown or a failed flush.
 fn history(seed: u64) -> (SimDisk, Knowledge) {
+    history_with(seed, &inline())
+}
+
+fn history_with(seed: u64, options: &Options) -> (SimDisk, Knowledge) {
+    let open_sim = |disk: &SimDisk| open_with(disk, options);
     let mut rng = Rng(seed);
     let mut disk = SimDisk::new(seed);
     let mut known = Knowledge::default();
@@ -317,6 +322,40 @@ fn after_a_clean_shutdown_any_damage_to_a_record_is_refused() {
                 assert!(lsn <= record.lsn && lost.contains(&record.lsn), "{lsn} {lost:?} {}", record.lsn);
             }
             other => panic!("{:?}", other.map(|(_, recovery)| recovery)),
+        }
+    });
+}
+
+/// The same lives with payloads that are encrypted, compressed or both, and with settings that change between lives.
+#[test]
+fn stored_payloads_survive_what_plain_ones_do() {
+    let key = |digit: &str| Keys::parse(&digit.repeat(64)).unwrap();
+    let both = Keys::parse(&format!("{}\n{}", "b".repeat(64), "a".repeat(64))).unwrap();
+    for_seeds(300, |seed| {
+        let before = Options { keys: Some(key("a")), compress_above: Some(64), ..inline() };
+        let (disk, mut known) = history_with(seed, &before);
+        let after = match seed % 4 {
+            0 => before.clone(),
+            1 => Options { keys: Some(both.clone()), ..before.clone() },
+            2 => Options { encrypt: false, ..before.clone() },
+            _ => Options { compress_above: None, ..before.clone() },
+        };
+        let (wal, _) = open_with(&disk, &after).expect("a legal crash is refused");
+        known.check(&kept(&wal));
+        known.append(&wal, &mut Rng(seed));
+        wal.flush(Lsn::MAX).unwrap();
+        known.acknowledged = known.appended.len();
+        drop(wal);
+        let (wal, recovery) = open_with(&disk.crash(seed), &after).expect("a legal crash is refused");
+        known.check(&kept(&wal));
+        drop(wal);
+        // Whether it is sound can be told without a key, what it holds cannot.
+        assert_eq!(inspect::verify_on(&disk, &mut |_, _| {}).unwrap().corrupt, []);
+        let keyless = inspect::records_on(Box::new(disk.clone()), Lsn::ZERO).unwrap().collect::<Result<Vec<_>, _>>();
+        let encrypted = inspect::stat_on(&disk).unwrap().segments.iter().any(|segment| segment.key_id.is_some());
+        match keyless {
+            Ok(records) => assert!(!encrypted || records.is_empty() || recovery.segments > 1, "{seed}"),
+            Err(error) => assert!(matches!(error, WalError::Key { .. }), "{error}"),
         }
     });
 }

@@ -8,9 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use outrigger_wal::sim::SimDisk;
-use outrigger_wal::{Backend, Lsn, Options, Wal, WalError, inspect};
+use outrigger_wal::{Backend, Keys, Lsn, Options, Wal, WalError, inspect};
 
-use crate::common::{contents, open_sim, payload, small};
+use crate::common::{contents, inline, open_sim, open_with, payload, small};
 
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1").join(name)
@@ -58,18 +58,67 @@ fn torn() -> SimDisk {
     disk
 }
 
+/// Under the key of 64 times `c`.
+fn sealed_options() -> Options {
+    Options { keys: Some(Keys::parse(&"c".repeat(64)).unwrap()), ..inline() }
+}
+
+fn stored(options: &Options) -> SimDisk {
+    let disk = SimDisk::new(0x601f);
+    let (wal, _) = open_with(&disk, options).unwrap();
+    for number in 0..12 {
+        wal.append(number as u8, &payload(number, 8 + number as usize * 100)).unwrap();
+    }
+    wal.append(12, &[0x77; 5_000]).unwrap();
+    wal.flush(Lsn::MAX).unwrap();
+    wal.rotate().unwrap();
+    wal.append(13, b"in the second segment").unwrap();
+    wal.close().unwrap();
+    disk
+}
+
+/// Writes a golden log where that is asked for.
+fn lay(name: &str, disk: &SimDisk) {
+    if std::env::var_os("OUTRIGGER_WAL_WRITE_GOLDEN").is_some() && !golden(name).exists() {
+        fs::create_dir_all(golden(name)).unwrap();
+        for file in disk.names().into_iter().filter(|name| name.ends_with(".wal")) {
+            fs::write(golden(name).join(&file), disk.content(&file).unwrap()).unwrap();
+        }
+    }
+}
+
+#[test]
+fn encrypted_and_compressed_logs_of_version_one_open() {
+    let packed = Options { compress_above: Some(64), ..inline() };
+    lay("compressed", &stored(&packed));
+    let both = Options { keys: sealed_options().keys, ..packed };
+    lay("compressed-encrypted", &stored(&both));
+    for (name, keys) in
+        [("encrypted", sealed_options().keys), ("compressed", None), ("compressed-encrypted", sealed_options().keys)]
+    {
+        let dir = copy(name);
+        assert_eq!(inspect::verify(dir.path()).unwrap().corrupt, [], "no key is needed for that");
+        let (wal, recovery) = Wal::open(dir.path(), Options { keys, ..small() }).unwrap();
+        assert!(recovery.clean_shutdown);
+        let found = contents(&wal);
+        assert_eq!(found.len(), 14);
+        for (number, (kind, bytes)) in found.iter().take(12).enumerate() {
+            assert!(*kind == number as u8 && *bytes == payload(number as u64, 8 + number * 100));
+        }
+        assert_eq!(
+            (found[12].1.as_slice(), found[13].1.as_slice()),
+            (&[0x77; 5_000][..], &b"in the second segment"[..])
+        );
+    }
+}
+
 #[test]
 fn todays_writer_writes_version_one() {
-    for (name, disk) in [("closed", written()), ("torn", torn())] {
+    // What a compressor writes is its own affair, so the compressed logs are only read.
+    lay("encrypted", &stored(&sealed_options()));
+    for (name, disk) in [("closed", written()), ("torn", torn()), ("encrypted", stored(&sealed_options()))] {
         let names: Vec<String> = disk.names().into_iter().filter(|name| name.ends_with(".wal")).collect();
         let dir = golden(name);
-        if std::env::var_os("OUTRIGGER_WAL_WRITE_GOLDEN").is_some() {
-            fs::create_dir_all(&dir).unwrap();
-            for name in &names {
-                assert!(!dir.join(name).exists(), "golden files are never written again");
-                fs::write(dir.join(name), disk.content(name).unwrap()).unwrap();
-            }
-        }
         let mut stored: Vec<String> =
             fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         stored.sort();

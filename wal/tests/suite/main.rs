@@ -2,10 +2,16 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 mod basics;
+mod coding;
 mod common;
 mod crash;
 mod faults;
+mod follow;
+mod fuzzing;
 mod golden;
 mod group;
 mod kill;
+mod kill_points;
 mod oracle;
+mod repair;
+mod space;

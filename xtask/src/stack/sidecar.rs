@@ -29,7 +29,8 @@ pub(super) fn write(dir: &Path, record: &Record) -> Result<()> {
     line(format_args!(
         "[server]\nlisten = \"127.0.0.1:{door}\"\nadmin_listen = \"127.0.0.1:{porch}\"\nauto_init = true\n"
     ))?;
-    line(format_args!("\n[journal]\ndir = {journal}\n"))?;
+    // A stack may stand anywhere, also in a container's own layer: what it holds need not survive a power cut.
+    line(format_args!("\n[journal]\ndir = {journal}\nforce_filesystem = true\n"))?;
     for (store, entry) in &record.stores {
         let name = match store {
             Store::Postgres => "pg",

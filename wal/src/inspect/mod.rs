@@ -1,17 +1,30 @@
 //! Looking at a log from outside: read-only, without its lock, also while its owner writes.
 //!
+//! | function | reads | for |
+//! |---|---|---|
+//! | [`stat`] | the headers | what there is |
+//! | [`verify`] | every record | whether it would open |
+//! | [`records`] | what an opening would keep, once | dump, replay |
+//! | [`follow`] | what is durable, as it comes | `tail --follow` |
+//!
 //! Beside a running owner the end of the log is a snapshot: what is being written at the moment shows as torn bytes.
 //! Nothing here changes a byte, and every file is read with `pread` through a small window, so a log of any length costs
 //! the same memory.
 
-use std::collections::VecDeque;
+mod follow;
+mod records;
+
 use std::path::Path;
 
-use crate::format::{Class, PAGE, SegmentHeader, VERSION};
+use crate::format::{Compression, PAGE, SegmentHeader, VERSION};
+use crate::keys::id_text;
 use crate::options::Backend;
-use crate::scan::{self, How, Step, Walk, is_gone, survey};
-use crate::storage::{Access, Directory, SegmentFile, Storage};
-use crate::{LogId, Lsn, Record, WalError};
+use crate::scan::{self, Fault, How, is_gone, survey};
+use crate::storage::{Access, Directory, Storage};
+use crate::{LogId, Lsn, WalError};
+
+pub use follow::{Follow, follow, follow_on};
+pub use records::{Records, records, records_on};
 
 /// One segment, as its header states it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +42,10 @@ pub struct SegmentStat {
     pub created_at_micros: u64,
     /// What was durable when the segment was begun.
     pub durable_lsn: Lsn,
+    /// Name of the key that payloads are encrypted with; `None` where they are not.
+    pub key_id: Option<String>,
+    /// Whether payloads may be compressed.
+    pub compressed: bool,
 }
 
 /// What the headers alone say; nothing else is read.
@@ -61,6 +78,13 @@ pub struct Damage {
     pub lost: std::ops::Range<Lsn>,
     /// What is wrong.
     pub detail: String,
+}
+
+impl From<Fault> for Damage {
+    fn from(fault: Fault) -> Damage {
+        let Fault { segment, lsn, lost, detail } = fault;
+        Damage { segment, lsn, lost, detail }
+    }
 }
 
 /// What reading every record found.
@@ -128,6 +152,8 @@ pub fn stat_on(storage: &dyn Storage) -> Result<Stat, WalError> {
             bytes,
             created_at_micros: header.created_at,
             durable_lsn: header.durable,
+            key_id: header.coding.key.as_ref().map(id_text),
+            compressed: header.coding.compression != Compression::None,
         });
     }
     stat.first_lsn = stat.segments.first().map_or(Lsn::ZERO, |first| first.base_lsn + PAGE);
@@ -176,135 +202,6 @@ pub fn verify_on(storage: &dyn Storage, progress: &mut dyn FnMut(u64, u64)) -> R
         witnessed_lsn: found.durable,
         torn_bytes,
         clean_shutdown: found.closed && torn_bytes == 0,
-        corrupt: found
-            .faults
-            .into_iter()
-            .map(|fault| Damage { segment: fault.segment, lsn: fault.lsn, lost: fault.lost, detail: fault.detail })
-            .collect(),
+        corrupt: found.faults.into_iter().map(Damage::from).collect(),
     })
-}
-
-/// Iterates over the caller's records from the first one at or after `from`: all that an opening would keep, durable or
-/// not. Ends at a torn tail; at damage to acknowledged records its last item is [`WalError::Corrupt`].
-///
-/// # Errors
-/// [`WalError::Io`].
-pub fn records(dir: &Path, from: Lsn) -> Result<Records, WalError> {
-    records_on(Box::new(directory(dir)), from)
-}
-
-/// The same on any storage.
-///
-/// # Errors
-/// As [`records`].
-pub fn records_on(storage: Box<dyn Storage>, from: Lsn) -> Result<Records, WalError> {
-    let names: VecDeque<_> = scan::list(&*storage)?.into();
-    Ok(Records { storage, names, from, open: None, last_number: 0, passed: 0, ended: false })
-}
-
-/// See [`records`].
-#[derive(Debug)]
-pub struct Records {
-    storage: Box<dyn Storage>,
-    /// Segments still to be read.
-    names: VecDeque<(u64, String)>,
-    from: Lsn,
-    open: Option<(SegmentHeader, Box<dyn SegmentFile>, Walk)>,
-    last_number: u64,
-    /// Bytes of the segments that are done.
-    passed: u64,
-    ended: bool,
-}
-
-impl Records {
-    /// Bytes read so far, and bytes in all as far as is known, for a progress bar. The last segment's unused rest counts
-    /// as unread.
-    #[must_use]
-    pub fn progress(&self) -> (u64, u64) {
-        let (here, size) = match &self.open {
-            Some((header, _, walk)) => (walk.lsn() - header.base, header.bytes),
-            None => (0, 0),
-        };
-        (self.passed + here, self.passed + size.max(1) * (self.names.len() as u64 + u64::from(self.open.is_some())))
-    }
-
-    fn enter(&mut self) -> Result<bool, WalError> {
-        while self.open.is_none() {
-            if self.names.is_empty() {
-                // The owner may have gone over to another one since.
-                let seen = self.last_number;
-                self.names = scan::list(&*self.storage)?.into_iter().filter(|(number, _)| *number > seen).collect();
-            }
-            let Some((number, name)) = self.names.pop_front() else { return Ok(false) };
-            self.last_number = number;
-            let file = match self.storage.open(&name, Access::Read).map_err(WalError::io("open", &*name)) {
-                Ok(file) => file,
-                Err(error) if is_gone(&error) => continue,
-                Err(error) => return Err(error),
-            };
-            let Ok(header) = scan::header(&*file, &name, number)? else {
-                self.fail_if_corrupt()?;
-                return Ok(false);
-            };
-            if header.end() <= self.from {
-                self.passed += header.bytes;
-                continue;
-            }
-            let mut walk = Walk::new(&header);
-            walk.shortcut(&*file, self.from).map_err(WalError::io("read", &name))?;
-            self.open = Some((header, file, walk));
-        }
-        Ok(true)
-    }
-
-    /// Where a chain ends, only the whole log can tell whether it is torn or broken.
-    fn fail_if_corrupt(&self) -> Result<(), WalError> {
-        let found = survey(&*self.storage, How { thorough: false, evict: false, progress: &mut |_, _| {} })?;
-        match found.faults.into_iter().next() {
-            Some(fault) => Err(fault.into()),
-            None => Ok(()),
-        }
-    }
-
-    fn advance(&mut self) -> Result<Option<Record>, WalError> {
-        loop {
-            if !self.enter()? {
-                return Ok(None);
-            }
-            let Some((header, file, walk)) = &mut self.open else { return Ok(None) };
-            match walk.step_surely(&**file).map_err(WalError::io("read", header.name()))? {
-                Step::Record(record) if record.class == Class::User && record.lsn >= self.from => {
-                    let payload = walk.payload(&**file).map_err(WalError::io("read", header.name()))?.to_vec();
-                    return Ok(Some(Record {
-                        lsn: record.lsn,
-                        kind: record.kind,
-                        durable_lsn: record.durable,
-                        payload,
-                    }));
-                }
-                Step::Record(_) => {}
-                Step::End(_) => {
-                    self.passed += header.bytes;
-                    self.open = None;
-                }
-                Step::Break(_) => {
-                    self.fail_if_corrupt()?;
-                    return Ok(None);
-                }
-            }
-        }
-    }
-}
-
-impl Iterator for Records {
-    type Item = Result<Record, WalError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let next = self.advance();
-        self.ended = !matches!(next, Ok(Some(_)));
-        next.transpose()
-    }
 }
