@@ -121,11 +121,7 @@ impl Families {
             locks_waiting: m.count("locks_waiting", "Requests that wait in our own table"),
             lock_wait: m.histogram("lock_wait_seconds", "How long locks of our own table were waited for", SPANS),
             journal_appended: m.counter("journal_append_bytes_total", "Bytes appended to the journal"),
-            journal_device: m.counters(
-                "journal_device_bytes_total",
-                "Bytes that the journal sent to the disk, in whole pages; over the appended bytes: write amplification",
-                &["purpose"],
-            ),
+            journal_device: m.counters("journal_device_bytes_total", "Bytes sent to the disk, by why", &["purpose"]),
             journal_damaged: m.count("journal_damaged", "1 in repair mode: the log is damaged and nothing is run"),
             journal_flush: m.histogram("journal_flush_seconds", "How long flushes of the journal took", FLUSHES),
             journal_batch: m.histogram("journal_flush_batch_records", "Records made durable by one flush", BATCHES),
