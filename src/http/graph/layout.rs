@@ -70,9 +70,11 @@ pub(super) fn layout(count: usize, edges: &[(usize, usize)]) -> Layout {
     let width = 2.0 * MARGIN + to_f64(deepest) * (BOX.0 + LABEL + BEND) + BOX.0;
     // The last column has edges of its own only where they close a circle.
     let width = if edges.iter().any(|(waiter, _)| layers[*waiter] == 0) { width + LABEL + BEND } else { width };
+    // What goes back, goes back below.
+    let below = if edges.iter().any(|(waiter, holder)| nodes[*holder].0 <= nodes[*waiter].0) { MARGIN } else { 0.0 };
     let circles = in_circles(count, edges);
     let edges = lines.into_iter().zip(circles).collect();
-    Layout { nodes, edges, width, height: height + 2.0 * MARGIN }
+    Layout { nodes, edges, width, height: height + 2.0 * MARGIN + below }
 }
 
 /// The height of each edge's line: below one another beside their waiter, in the order of what they point at.

@@ -38,6 +38,10 @@ pub(in crate::http) fn svg(view: &WaitForView) -> String {
     for (at, (edge, ends)) in drawn.iter().enumerate() {
         draw_edge(&mut text, &plan, at, edge, *ends);
     }
+    // Above all lines, on a white rim: whatever passes below leaves them readable.
+    for (at, (edge, (waiter, _))) in drawn.iter().enumerate() {
+        draw_label(&mut text, &plan, at, edge, *waiter);
+    }
     for (at, node) in nodes.iter().enumerate() {
         draw_node(&mut text, plan.nodes[at], node);
     }
@@ -57,10 +61,10 @@ const HEAD: &str = "<style>\
     svg{background:#fff}\
     rect{fill:#f4f7fb;stroke:#4a6fa5}\
     .foreign rect{fill:#fdf3e3;stroke:#b07d2b}.lease rect{fill:#eef7ee;stroke:#4c8a4c}\
-    .t{font:600 11px monospace;fill:#1c2733}.s{font:10px sans-serif;fill:#5b6875}\
-    .l{font:10px monospace;fill:#33414f}\
+    .t{font:600 10px monospace;fill:#1c2733}.s{font:10px sans-serif;fill:#5b6875}\
+    .l{font:10px monospace;fill:#33414f;paint-order:stroke;stroke:#fff;stroke-width:3px}\
     path{fill:none;stroke:#7b8794;stroke-width:1.2;marker-end:url(#a)}\
-    .c path{stroke:#c62828;stroke-width:1.8;marker-end:url(#b)}.c .l{fill:#c62828}\
+    .c path{stroke:#c62828;stroke-width:1.8;marker-end:url(#b)}.k{fill:#c62828}\
     </style>\n<defs>\
     <marker id=\"a\" viewBox=\"0 0 8 8\" refX=\"8\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" orient=\"auto\"><path d=\"M0 0 8 4 0 8z\" style=\"fill:#7b8794;stroke:none;marker-end:none\"/></marker>\
     <marker id=\"b\" viewBox=\"0 0 8 8\" refX=\"8\" refY=\"4\" markerWidth=\"6\" markerHeight=\"6\" orient=\"auto\"><path d=\"M0 0 8 4 0 8z\" style=\"fill:#c62828;stroke:none;marker-end:none\"/></marker>\
@@ -102,14 +106,17 @@ fn draw_edge(text: &mut String, plan: &Layout, at: usize, edge: &WaitEdge, (wait
         format!("M{from:.1} {y:.1}H{bend:.1}C{:.1} {low:.1} {end:.1} {low:.1} {end:.1} {foot:.1}", bend + 70.0)
     };
     let class = if circular { "c" } else { "e" };
+    let _ =
+        writeln!(text, "<g class=\"{class}\"><title>{}</title><path d=\"{path}\"/></g>", escaped(&edge.to_string()));
+}
+
+fn draw_label(text: &mut String, plan: &Layout, at: usize, edge: &WaitEdge, waiter: usize) {
+    let (y, circular) = plan.edges[at];
+    let class = if circular { "k" } else { "l" };
+    let (x, y) = (plan.nodes[waiter].0 + BOX.0 + 6.0, y - 3.0);
     let label = shown(&format!("{}: {}", edge.source, edge.resource), LABEL_CHARS);
-    let _ = writeln!(
-        text,
-        "<g class=\"{class}\"><title>{}</title><path d=\"{path}\"/><text class=\"l\" x=\"{:.1}\" y=\"{:.1}\">{label}</text></g>",
-        escaped(&edge.to_string()),
-        from + 6.0,
-        y - 3.0,
-    );
+    let full = escaped(&edge.to_string());
+    let _ = writeln!(text, "<text class=\"l {class}\" x=\"{x:.1}\" y=\"{y:.1}\"><title>{full}</title>{label}</text>");
 }
 
 /// Cut to what fits, in the middle: both ends of a name tell most.
