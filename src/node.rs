@@ -221,14 +221,17 @@ async fn help(dir: &Path) -> String {
 /// What a coordinator of this configuration is built from.
 #[must_use]
 pub fn makings(config: &Config, (journal, opened): (Journal, OpenReport), metrics: Metrics, since: Instant) -> Makings {
+    let limits =
+        lock::Limits { max_keys: config.locks.max_keys, max_keys_per_txn: config.locks.max_keys_per_transaction };
     Makings {
         journal,
         opened,
         stores: stores::build(config),
-        locks: LockManager::new(lock::Limits { max_keys: config.locks.max_keys }),
+        locks: LockManager::measured(limits, metrics.clone()),
         metrics,
         settings: Settings {
             lock_wait: config.locks.wait_timeout,
+            deadlock_timeout: config.locks.deadlock_timeout,
             max_open: config.server.max_open,
             retention: Retention { age: config.journal.retain_ended, ..Retention::default() },
             marker_grace: config.journal.marker_grace,

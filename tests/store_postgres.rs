@@ -5,7 +5,7 @@
 mod contract;
 mod postgres;
 
-use contract::promises;
+use contract::{promises, waits};
 use outrigger::model::problem::Code;
 use postgres::{op, subject};
 use serde_json::json;
@@ -45,4 +45,10 @@ contract! {
     promises::participant_rows_are_swept;
     promises::ghosts_and_failures_promise_nothing;
     promises::promises_survive_dropped_sessions(10);
+    waits::a_wait_names_both;
+    waits::a_chain_is_followed;
+    waits::waits_and_attempts_are_told_apart;
+    waits::an_interrupt_ends_one_wait;
+    waits::late_interrupts_hit_nobody(40);
+    waits::idle_holders_are_named_in_a_crowd(40);
 }

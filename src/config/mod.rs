@@ -120,6 +120,8 @@ pub struct Locks {
     pub wait_timeout: Duration,
     /// Locks in the table at the same time.
     pub max_keys: usize,
+    /// Of these, how many one transaction may have.
+    pub max_keys_per_transaction: usize,
 }
 
 /// `[stores.NAME]`

@@ -107,6 +107,7 @@ fn locks(mut s: Section, faults: &mut Vec<String>) -> Locks {
         deadlock_timeout: s.millis("deadlock_timeout_ms", 200, 1..=3_600_000, faults),
         wait_timeout: s.millis("wait_timeout_ms", 10_000, 1..=3_600_000, faults),
         max_keys: s.count("max_keys", 100_000, 1..=100_000_000, faults),
+        max_keys_per_transaction: s.count("max_keys_per_transaction", 50_000, 1..=100_000_000, faults),
     };
     s.finish(faults);
     locks

@@ -9,7 +9,7 @@ use crate::model::ids::TxnId;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::TxnRequest;
 use crate::model::view::{Answer, View};
-use crate::txn::{Coordinator, Find, ListFilter, Page};
+use crate::txn::{Coordinator, DeadlockView, Find, ListFilter, Page};
 
 /// Runs transactions and knows of them. See [`Coordinator`], whose methods these are.
 #[async_trait]
@@ -41,6 +41,11 @@ pub trait Api: Send + Sync {
     /// The members of `GET /v1/status`, without version and uptime.
     fn status(&self) -> Value;
 
+    /// The last deadlocks, newest first.
+    fn deadlocks(&self) -> Vec<DeadlockView> {
+        Vec::new()
+    }
+
     /// Whether `/readyz` may say yes.
     fn is_ready(&self) -> bool;
 }
@@ -69,6 +74,10 @@ impl Api for Coordinator {
 
     fn status(&self) -> Value {
         Self::status(self)
+    }
+
+    fn deadlocks(&self) -> Vec<DeadlockView> {
+        Self::deadlocks(self)
     }
 
     fn is_ready(&self) -> bool {

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
 use serde_json::Value;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::Operation as OpenApiOperation;
@@ -21,11 +22,18 @@ use crate::model::problem::Code;
         title = "Outrigger",
         description = "Writes across PostgreSQL, Qdrant and Neo4j happen together or not at all. An answer is one of three: it happened, it did not, or it is not known yet and here is where to ask.",
     ),
-    paths(handler::submit, handler::list, handler::show, handler::key, handler::status, handler::open_api),
+    paths(handler::submit, handler::list, handler::show, handler::key, handler::deadlocks, handler::status, handler::open_api),
     components(schemas(ProblemDocument)),
     security((), ("bearer" = [])),
 )]
 struct Contract;
+
+/// The last deadlocks.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Deadlocks {
+    /// Newest first.
+    pub(super) deadlocks: Vec<crate::txn::DeadlockView>,
+}
 
 /// A one-shot transaction. Members that are not listed are refused.
 #[derive(ToSchema)]
@@ -45,10 +53,10 @@ pub(super) struct TransactionRequest {
     /// Up to the decision; 30000 by default.
     #[schema(minimum = 1, maximum = 600_000)]
     timeout_ms: Option<u32>,
-    /// Who is the victim of a deadlock.
+    /// Weighs against becoming the victim of a deadlock: a step counts as much as ten operations done.
     #[schema(minimum = -1000, maximum = 1000)]
     priority: Option<i32>,
-    /// Run again after an optimistic conflict.
+    /// Run again after a lost race: an optimistic conflict, a deadlock, a serialization failure, a lock timeout.
     retry: Option<Retry>,
     /// Keys of your own to hold to the end.
     #[schema(max_items = 256)]
@@ -197,6 +205,23 @@ struct ProblemDocument {
     store_code: Option<String>,
     /// JSON pointer to the request's faulty member.
     pointer: Option<String>,
+    /// Of a `deadlock`: who waited for whom, in a circle.
+    cycle: Option<Vec<Edge>>,
+}
+
+/// One edge of a circle of waits.
+#[derive(ToSchema)]
+struct Edge {
+    /// Who waits: a transaction's id, or the name of somebody else's session.
+    waiter: String,
+    /// Who is in the way.
+    holder: String,
+    /// Who says so: `locks`, or a store's name.
+    source: String,
+    /// What is waited for, for people.
+    resource: String,
+    /// RFC 3339 UTC: since when.
+    since: String,
 }
 
 /// The whole document.

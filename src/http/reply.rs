@@ -139,5 +139,8 @@ fn members(problem: &Problem) -> Map<String, Value> {
             put(name, value.into());
         }
     }
+    if !problem.cycle.is_empty() {
+        put("cycle", serde_json::json!(problem.cycle));
+    }
     members
 }

@@ -54,6 +54,7 @@ impl Door {
             .route("/v1/transactions/{id}", get(handler::show))
             // A key may hold slashes.
             .route("/v1/idempotency/{*key}", get(handler::key))
+            .route("/v1/deadlocks", get(handler::deadlocks))
             .route("/v1/status", get(handler::status))
             .route("/openapi.json", get(handler::open_api))
             .fallback(not_found)
@@ -71,6 +72,7 @@ fn route_of(request: &Request) -> Route {
         "/v1/transactions" if reads => Route::List,
         "/v1/transactions/{id}" if reads => Route::Show,
         "/v1/idempotency/{*key}" if reads => Route::Key,
+        "/v1/deadlocks" if reads => Route::Deadlocks,
         "/v1/status" if reads => Route::Status,
         "/openapi.json" if reads => Route::OpenApi,
         _ => Route::Unknown,
@@ -89,7 +91,7 @@ async fn attend(State(door): State<Arc<Door>>, request: Request, next: Next) -> 
                 Ok(place) => Some(place),
                 Err(problem) => return reply::problem(&problem),
             },
-            Route::Status | Route::OpenApi | Route::Unknown => None,
+            Route::Status | Route::Deadlocks | Route::OpenApi | Route::Unknown => None,
         };
         let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
         answer.unwrap_or_else(|_| {

@@ -1,21 +1,32 @@
 //! Who holds what: strict two-phase locks on declared keys and on every Qdrant point written.
 //!
 //! ```text
-//!   manager   the async shell: acquire_all waits, wakes, gives up        (one mutex, never held over an await)
-//!   table     pure: who holds, who waits, who is next
-//!   Mode      compatibility and upgrade
+//!   manager    the async shell: acquire_all waits, hears its verdict, gives up    (no mutex is ever held over an await)
+//!   cycle      a cycle within this table is broken in the moment that it closes
+//!   shards     the whole table in step with itself: keys, books by transaction, graph, wakers
+//!   ─────────────────────────────────────────────────────────────────────────────────────────────  below here: pure
+//!   wait_for   who waits for whom, and is it a circle          victim   who gives way
+//!   table      keys ─► queue   who holds one key, who waits, who is next, who is in whose way
+//!   mode       compatibility and upgrade
 //! ```
 
 use std::fmt;
 
-use serde::Serialize;
-
 use crate::model::ids::StoreName;
 
+mod cycle;
 pub mod manager;
-pub mod table;
+mod mode;
+mod queue;
+mod shards;
+mod table;
+mod victim;
+pub mod wait_for;
 
-pub use manager::{Limits, LockManager, LockRefused};
+pub use cycle::Deadlock;
+pub use manager::{Limits, LockManager, LockParty, LockRefused, LockView, WhyRefused};
+pub use mode::Mode;
+pub use victim::{Score, Standing, rank};
 
 /// What a lock stands on. Ordered: `acquire_all` takes them in this order, so that two transactions that know their
 /// keys beforehand never wait for each other in a circle.
@@ -35,53 +46,6 @@ impl fmt::Display for LockKey {
             Self::Free(key) => f.write_str(key),
             Self::Resource(store, resource) => write!(f, "{store}/{resource}"),
             Self::Point(store, resource, point) => write!(f, "{store}/{resource}/{point}"),
-        }
-    }
-}
-
-/// How a key is held (Gray et al. 1976, "Granularity of Locks").
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// Intends to share below.
-    IntentShared,
-    /// Intends to write below.
-    IntentExclusive,
-    /// Reads.
-    Shared,
-    /// Reads now and means to write: compatible with readers, not with another of its kind.
-    Update,
-    /// Writes.
-    Exclusive,
-}
-
-impl Mode {
-    /// Every mode, weakest first.
-    pub const ALL: [Self; 5] = [Self::IntentShared, Self::IntentExclusive, Self::Shared, Self::Update, Self::Exclusive];
-
-    /// Whether two transactions may hold one key in these modes at the same time. Symmetric.
-    #[must_use]
-    pub fn is_compatible(self, other: Self) -> bool {
-        use Mode::{Exclusive, IntentExclusive, IntentShared, Shared, Update};
-        match (self, other) {
-            (Exclusive, _) | (_, Exclusive) => false,
-            (IntentShared, _) | (_, IntentShared) => true,
-            (IntentExclusive, IntentExclusive) => true,
-            (IntentExclusive, _) | (_, IntentExclusive) => false,
-            (Update, Update) => false,
-            (Shared | Update, Shared | Update) => true,
-        }
-    }
-
-    /// The weakest mode that allows what either allows. There is no SIX: reading all and writing some of it is X.
-    #[must_use]
-    pub fn join(self, other: Self) -> Self {
-        use Mode::{Exclusive, IntentExclusive, IntentShared, Shared, Update};
-        match (self, other) {
-            (a, b) if a == b => a,
-            (IntentShared, mode) | (mode, IntentShared) => mode,
-            (Shared, Update) | (Update, Shared) => Update,
-            (Exclusive | IntentExclusive | Shared | Update, _) => Exclusive,
         }
     }
 }

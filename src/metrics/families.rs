@@ -9,6 +9,9 @@ use prometheus::{
 /// Seconds from half a millisecond to a minute: transactions, calls, requests, waits.
 pub(super) const SPANS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+/// Seconds from a microsecond to a second: searches of our own table up to questions to a busy store.
+pub(super) const CHECKS: &[f64] =
+    &[0.000_001, 0.000_005, 0.000_025, 0.000_1, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];
 /// Seconds from 50 µs to a second: flushes.
 pub(super) const FLUSHES: &[f64] =
     &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0];

@@ -154,6 +154,20 @@ labels! {
 }
 
 labels! {
+    /// Where the waits of a deadlock are.
+    DeadlockSource {
+        /// In our own lock table.
+        Locks = "locks",
+        /// Inside PostgreSQL.
+        Postgres = "postgres",
+        /// Inside Neo4j.
+        Neo4j = "neo4j",
+        /// In more than one place: a cycle that no store can see.
+        Cross = "cross",
+    }
+}
+
+labels! {
     /// A path of the door with its method.
     Route {
         /// Run one.
@@ -164,6 +178,8 @@ labels! {
         Show = "GET /v1/transactions/{id}",
         /// Look up a key's outcome.
         Key = "GET /v1/idempotency/{key}",
+        /// The last deadlocks.
+        Deadlocks = "GET /v1/deadlocks",
         /// The status.
         Status = "GET /v1/status",
         /// The contract.
@@ -186,7 +202,7 @@ impl Route {
             }
             Self::List => vec![200, 400, 401, 429, 500, 503],
             Self::Show | Self::Key => vec![200, 400, 401, 404, 429, 500, 503],
-            Self::Status => vec![200, 400, 401, 500],
+            Self::Status | Self::Deadlocks => vec![200, 400, 401, 500],
             Self::OpenApi => vec![200, 400, 500],
             Self::Unknown => vec![404, 405],
         };

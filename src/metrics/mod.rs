@@ -16,8 +16,10 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-use families::{BATCHES, FLUSHES, Maker, SPANS};
-pub use labels::{AttemptReason, CallResult, DeviceWrite, Pattern, Phase, RecoveryOutcome, Route, StoreCall};
+use families::{BATCHES, CHECKS, FLUSHES, Maker, SPANS};
+pub use labels::{
+    AttemptReason, CallResult, DeadlockSource, DeviceWrite, Pattern, Phase, RecoveryOutcome, Route, StoreCall,
+};
 
 use crate::model::ids::StoreName;
 use crate::model::state::{Outcome, TxnState};
@@ -56,6 +58,8 @@ struct Families {
     locks_held: IntGauge,
     locks_waiting: IntGauge,
     lock_wait: Histogram,
+    deadlocks: IntCounterVec,
+    deadlock_check: HistogramVec,
     journal_appended: IntCounter,
     journal_device: IntCounterVec,
     journal_damaged: IntGauge,
@@ -120,6 +124,13 @@ impl Families {
             locks_held: m.count("locks_held", "Locks held in our own table"),
             locks_waiting: m.count("locks_waiting", "Requests that wait in our own table"),
             lock_wait: m.histogram("lock_wait_seconds", "How long locks of our own table were waited for", SPANS),
+            deadlocks: m.counters("deadlocks_total", "Circles of waits that were broken, by where", &["source"]),
+            deadlock_check: m.histograms(
+                "deadlock_check_seconds",
+                "How long looking for deadlocks took: searching our table, asking a store, putting all together",
+                &["source"],
+                CHECKS,
+            ),
             journal_appended: m.counter("journal_append_bytes_total", "Bytes appended to the journal"),
             journal_device: m.counters("journal_device_bytes_total", "Bytes sent to the disk, by why", &["purpose"]),
             journal_damaged: m.count("journal_damaged", "1 in repair mode: the log is damaged and nothing is run"),
@@ -174,6 +185,10 @@ impl Metrics {
         for state in OPEN_STATES {
             f.open.with_label_values(&[state.as_str()]);
             f.oldest.with_label_values(&[state.as_str()]);
+        }
+        for source in DeadlockSource::ALL {
+            f.deadlocks.with_label_values(&[source.as_str()]);
+            f.deadlock_check.with_label_values(&[source.as_str()]);
         }
         for route in Route::ALL {
             f.http_seconds.with_label_values(&[route.as_str()]);
@@ -285,6 +300,16 @@ impl Metrics {
     /// Locks of our table were waited for (also when in vain).
     pub fn lock_wait(&self, waited: Duration) {
         self.0.lock_wait.observe(waited.as_secs_f64());
+    }
+
+    /// A circle of waits was broken.
+    pub fn deadlock_broken(&self, source: DeadlockSource) {
+        self.0.deadlocks.with_label_values(&[source.as_str()]).inc();
+    }
+
+    /// Somebody looked for deadlocks.
+    pub fn deadlock_checked(&self, source: DeadlockSource, took: Duration) {
+        self.0.deadlock_check.with_label_values(&[source.as_str()]).observe(took.as_secs_f64());
     }
 
     /// The journal took bytes in.

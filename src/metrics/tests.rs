@@ -28,6 +28,8 @@ fn every_family_of_the_contract_is_there_at_zero() {
         "locks_held",
         "locks_waiting",
         "lock_wait_seconds",
+        "deadlocks_total",
+        "deadlock_check_seconds",
         "journal_append_bytes_total",
         "journal_flush_seconds",
         "journal_flush_batch_records",
@@ -73,6 +75,8 @@ fn what_happens_is_counted_where_it_belongs() {
     m.set_journal_damaged();
     m.http(Route::Submit, 200, second);
     m.attempt(AttemptReason::after(Code::Conflict).unwrap());
+    m.deadlock_broken(DeadlockSource::Cross);
+    m.deadlock_checked(DeadlockSource::Neo4j, Duration::from_millis(6));
     let text = m.render();
     for line in [
         r#"outrigger_transactions_total{outcome="committed",pattern="atomic"} 1"#,
@@ -89,6 +93,8 @@ fn what_happens_is_counted_where_it_belongs() {
         "outrigger_journal_damaged 1",
         r#"outrigger_http_requests_total{route="POST /v1/transactions",status="200"} 1"#,
         r#"outrigger_attempts_total{reason="conflict"} 1"#,
+        r#"outrigger_deadlocks_total{source="cross"} 1"#,
+        r#"outrigger_deadlock_check_seconds_bucket{source="neo4j",le="0.01"} 1"#,
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is missing");
     }

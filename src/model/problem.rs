@@ -1,9 +1,11 @@
 //! Why something did not happen: one list of codes for the whole program (api.md, "Problems").
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::ids::{StoreName, TxnId};
 use super::state::TxnState;
+use super::wait::WaitEdge;
 
 macro_rules! codes {
     ($($name:ident $text:literal $status:literal $retryable:literal $title:literal;)*) => {
@@ -79,6 +81,8 @@ pub struct Problem {
     pub pointer: Option<String>,
     /// Seconds after which a retry makes sense.
     pub retry_after: Option<u32>,
+    /// Of a deadlock: who waited for whom, in a circle.
+    pub cycle: Vec<WaitEdge>,
 }
 
 impl Problem {
@@ -100,6 +104,7 @@ impl Problem {
             store_code: None,
             pointer: None,
             retry_after,
+            cycle: Vec::new(),
         }
     }
 
@@ -141,6 +146,19 @@ impl Problem {
     pub fn with_store_code(mut self, code: impl Into<String>) -> Self {
         self.store_code = Some(code.into());
         self
+    }
+
+    /// `deadlock`: this transaction gives way, so that the others in `cycle` go on.
+    #[must_use]
+    pub fn deadlock(cycle: &[WaitEdge]) -> Self {
+        let places: BTreeSet<String> = cycle.iter().map(|edge| edge.source.to_string()).collect();
+        let places: Vec<String> = places.into_iter().collect();
+        let detail = format!(
+            "{} waits in a circle (in {}), and this transaction gave way so that the others go on",
+            cycle.len(),
+            places.join(", ")
+        );
+        Self { cycle: cycle.to_vec(), ..Self::new(Code::Deadlock, detail) }
     }
 
     /// Names the transaction and where it stands.

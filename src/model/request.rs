@@ -18,6 +18,8 @@ pub struct TxnRequest {
     pub isolation: Isolation,
     /// Up to the decision.
     pub timeout: Duration,
+    /// Weighs against becoming the victim of a deadlock: each step as much as ten operations done.
+    pub priority: i32,
     /// How to run again after an optimistic conflict.
     pub retry: RetryPolicy,
     /// Free keys to hold to the end.

@@ -88,7 +88,7 @@ pub(super) async fn run(
         Err(Problem::new(Code::Timeout, format!("not ready to decide after {waited} ms, so it was aborted")))
     });
     // From here on nothing is dropped half-way: a PREPARE whose answer nobody awaits could land after its rollback.
-    let ready = match worked {
+    let ready = match worked.and_then(|()| entry.beyond_recall()) {
         Ok(()) => attempt.intend_and_prepare().await,
         refused => refused,
     };
@@ -118,11 +118,11 @@ impl Attempt<'_> {
         let start = Instant::now();
         self.parts = work::open(self.core, self.request, &self.plan, &self.context).await?;
         self.claims = work::known_claims(self.core, self.request, &mut self.parts).await?;
-        work::lock(self.core, &self.context, self.claims.clone()).await?;
+        work::lock(self.core, self.entry, &self.context, self.claims.clone()).await?;
         self.done(Phase::Lock, "locked", start);
 
         let start = Instant::now();
-        let results = work::run(self.core, &self.context, &mut self.parts, &mut self.claims).await?;
+        let results = work::run(self.core, self.entry, &self.context, &mut self.parts, &mut self.claims).await?;
         self.entry.worked(results);
         self.done(Phase::Work, "worked", start);
 
@@ -176,7 +176,12 @@ impl Attempt<'_> {
             let gid = self.asked.iter().find(|(store, _)| *store == part.store).map(|(_, gid)| gid);
             if let (Some(session), Some(gid)) = (&mut part.session, gid) {
                 let site = self.core.site(&part.store)?;
-                preparing.push(site.call(StoreCall::Prepare, session.prepare(gid)));
+                let flight = self.core.detector.in_flight(&part.store, self.context.run);
+                let asked = site.call(StoreCall::Prepare, session.prepare(gid));
+                preparing.push(async move {
+                    let _flight = flight;
+                    asked.await
+                });
             }
         }
         // All are awaited even if one refuses: an unanswered PREPARE must not land after the rollback.
@@ -233,7 +238,7 @@ impl Attempt<'_> {
         let mut ending = Vec::new();
         for part in &mut self.parts {
             if let Some(session) = part.session.take() {
-                ending.push(commit(self.core, part.store.clone(), session, &note));
+                ending.push(commit(self.core, self.context.run, part.store.clone(), session, &note));
             }
         }
         for decision in join_all(ending).await {
@@ -267,7 +272,7 @@ impl Attempt<'_> {
         let Some(session) = session else {
             return Err(Problem::new(Code::Internal, format!("the session in {store} is gone")));
         };
-        let decision = commit(self.core, store.clone(), session, &note).await;
+        let decision = commit(self.core, self.context.run, store.clone(), session, &note).await;
         crash::point("after_decide");
         match decision {
             // Nobody has to be told: the `Done` record alone says it.
@@ -343,11 +348,12 @@ impl Attempt<'_> {
     }
 }
 
-async fn commit(core: &Core, store: StoreName, session: Box<dyn Session>, note: &MarkerNote) -> Decision {
+async fn commit(core: &Core, run: Run, store: StoreName, session: Box<dyn Session>, note: &MarkerNote) -> Decision {
     let site = match core.site(&store) {
         Ok(site) => site,
         Err(problem) => return Decision::Refused(problem),
     };
+    let _flight = core.detector.in_flight(&store, run);
     let asked = site.call(StoreCall::Commit, session.commit(note));
     timeout(DECIDE, asked).await.unwrap_or_else(|_| Decision::Lost(format!("{store} did not answer the commit")))
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::deadlock::Detector;
 use super::recovery::Report;
 use super::registry::{Registry, Retention};
 use super::site::Site;
@@ -23,6 +24,8 @@ use crate::model::problem::Problem;
 pub struct Settings {
     /// The longest wait for one lock.
     pub lock_wait: Duration,
+    /// Whoever has waited this long makes us look for a deadlock.
+    pub deadlock_timeout: Duration,
     /// Transactions that may be open at the same time.
     pub max_open: usize,
     /// What is kept of the past.
@@ -39,6 +42,7 @@ pub(super) struct Core {
     pub(super) journal: Journal,
     pub(super) sites: BTreeMap<StoreName, Arc<Site>>,
     pub(super) locks: LockManager,
+    pub(super) detector: Detector,
     pub(super) registry: Registry,
     pub(super) metrics: Metrics,
     pub(super) settings: Settings,

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::journal::record::Ended;
+use crate::lock::{Deadlock, Standing};
 use crate::model::commit::{Decider, KeyNote, Marker};
 use crate::model::ids::{Attempt, Lsn, Run, StoreName, TxnId};
 use crate::model::powers::Role;
@@ -27,6 +28,8 @@ pub(super) struct Entry {
     pub(super) id: TxnId,
     pub(super) name: Option<String>,
     pub(super) key: Option<KeyNote>,
+    /// Weighs against giving way in a deadlock.
+    priority: i32,
     /// Microseconds since 1970.
     pub(super) began_us: i64,
     began: Instant,
@@ -49,6 +52,26 @@ struct Live {
     cause: Option<Problem>,
     ended_us: Option<i64>,
     took_ms: Option<f64>,
+    /// Operations done in this run.
+    work: u32,
+    recall: Recall,
+}
+
+/// Whether a run can still give way in a deadlock.
+enum Recall {
+    /// Nothing is promised yet: it can.
+    Possible,
+    /// It was told to: it promises nothing any more.
+    Condemned(Condemned),
+    /// It asks stores to promise or to decide: somebody else has to give way.
+    TooLate,
+}
+
+/// The sentence of a victim.
+#[derive(Clone)]
+pub(super) struct Condemned {
+    pub(super) run: Run,
+    pub(super) deadlock: Arc<Deadlock>,
 }
 
 /// What a marker (or the log) keeps of an answer, for the replay of its key.
@@ -76,8 +99,8 @@ const KEPT_ANSWER_BYTES: usize = 256 * 1024;
 const TIMELINE_STEPS: usize = 64;
 
 impl Entry {
-    pub(super) fn new(id: TxnId, name: Option<String>, key: Option<KeyNote>, durable: Lsn) -> Self {
-        Self::from_past(id, name, key, durable, clock::now_us())
+    pub(super) fn new(id: TxnId, name: Option<String>, key: Option<KeyNote>, priority: i32, durable: Lsn) -> Self {
+        Self { priority, ..Self::from_past(id, name, key, durable, clock::now_us()) }
     }
 
     /// One that recovery found in the log.
@@ -99,10 +122,13 @@ impl Entry {
             cause: None,
             ended_us: None,
             took_ms: None,
+            work: 0,
+            recall: Recall::Possible,
         };
         let (changed, _) = watch::channel(TxnState::Active);
         let (settled, _) = watch::channel(false);
-        Self { id, name, key, began_us, began: Instant::now(), durable, live: Mutex::new(live), changed, settled }
+        let (began, live) = (Instant::now(), Mutex::new(live));
+        Self { id, name, key, priority: 0, began_us, began, durable, live, changed, settled }
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -153,6 +179,57 @@ impl Entry {
                 false
             }
         });
+    }
+
+    /// What it has to lose, should it wait in a circle.
+    pub(super) fn standing(&self) -> Standing {
+        Standing { began_us: self.began_us, work: self.live().work, priority: self.priority }
+    }
+
+    /// So many operations are done.
+    pub(super) fn did(&self, operations: usize) {
+        let mut live = self.live();
+        live.work = live.work.saturating_add(u32::try_from(operations).unwrap_or(u32::MAX));
+    }
+
+    /// Whether this run could give way now.
+    pub(super) fn may_give_way(&self) -> bool {
+        self.state() == TxnState::Active && matches!(self.live().recall, Recall::Possible)
+    }
+
+    /// Makes its present run the victim. `None`: it is too late for that, or it is one already.
+    pub(super) fn condemn(&self, deadlock: &Arc<Deadlock>) -> Option<Run> {
+        if self.state() != TxnState::Active {
+            return None;
+        }
+        let mut live = self.live();
+        if !matches!(live.recall, Recall::Possible) {
+            return None;
+        }
+        let run = Run { txn: self.id, attempt: live.attempt };
+        live.recall = Recall::Condemned(Condemned { run, deadlock: deadlock.clone() });
+        Some(run)
+    }
+
+    /// Its sentence, while it has one.
+    pub(super) fn condemned(&self) -> Option<Condemned> {
+        match &self.live().recall {
+            Recall::Condemned(sentence) => Some(sentence.clone()),
+            Recall::Possible | Recall::TooLate => None,
+        }
+    }
+
+    /// From here on it cannot be made a victim: stores are asked to promise.
+    ///
+    /// # Errors
+    /// `deadlock`: it is one already, and must promise nothing.
+    pub(super) fn beyond_recall(&self) -> Result<(), Problem> {
+        let mut live = self.live();
+        if let Recall::Condemned(sentence) = &live.recall {
+            return Err(Problem::deadlock(&sentence.deadlock.cycle));
+        }
+        live.recall = Recall::TooLate;
+        Ok(())
     }
 
     pub(super) fn step(&self, step: &'static str, detail: Option<String>) {
@@ -239,6 +316,8 @@ impl Entry {
             live.attempt = next;
             live.results = None;
             live.pending.clear();
+            live.work = 0;
+            live.recall = Recall::Possible;
         }
         self.step("retried", Some(problem.detail.clone()));
         self.changed.send_replace(TxnState::Active);
@@ -321,6 +400,9 @@ fn cause_view(problem: &Problem) -> Value {
         if let Some(value) = value {
             cause[member] = Value::String(value);
         }
+    }
+    if !problem.cycle.is_empty() {
+        cause["cycle"] = serde_json::json!(problem.cycle);
     }
     cause
 }

@@ -29,7 +29,10 @@ pub(super) async fn resolve(core: &Arc<Core>, run: Run, store: &StoreName) -> Op
             return None;
         };
         let fence = marks.fence(run, core.journal.owner(), core.journal.durable_lsn());
-        let (verdict, marker) = match site.call(StoreCall::Fence, fence).await {
+        let flight = core.detector.in_flight(store, run);
+        let answer = site.call(StoreCall::Fence, fence).await;
+        drop(flight);
+        let (verdict, marker) = match answer {
             Ok(Fenced::Aborted(verdict)) => (verdict, None),
             Ok(Fenced::Committed(verdict, marker)) => (verdict, Some(*marker)),
             Err(Setback::Again(why) | Setback::Final(why)) => {

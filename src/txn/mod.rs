@@ -12,6 +12,7 @@
 
 mod atomic;
 mod core;
+mod deadlock;
 mod entry;
 mod finish;
 mod in_doubt;
@@ -36,17 +37,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use self::core::Settings;
+pub use self::deadlock::{DeadlockView, NodeView, WaitForView};
 pub use self::registry::Retention;
 
 use self::atomic::End;
 use self::core::Core;
+use self::deadlock::Detector;
 use self::entry::Entry;
 use self::recovery::Report;
 use self::registry::{Keyed, Registry};
 use self::site::Site;
 use crate::clock;
 use crate::journal::{Journal, OpenReport};
-use crate::lock::LockManager;
+use crate::lock::{LockManager, LockView};
 use crate::metrics::{AttemptReason, Metrics, Pattern};
 use crate::model::commit::KeyNote;
 use crate::model::ids::{Run, StoreName, TxnId};
@@ -146,6 +149,7 @@ impl Coordinator {
             journal,
             sites: stores.into_iter().map(site).collect(),
             locks,
+            detector: Detector::default(),
             registry: Registry::new(settings.retention),
             metrics: metrics.clone(),
             settings,
@@ -164,6 +168,7 @@ impl Coordinator {
             tokio::spawn(monitor::watch(core.clone(), site.clone()));
         }
         tokio::spawn(janitor::tidy(core.clone()));
+        tokio::spawn(deadlock::watch(core.clone()));
         let weak = Arc::downgrade(&core);
         metrics.refresh_with(move |metrics| {
             if let Some(core) = weak.upgrade() {
@@ -211,7 +216,7 @@ impl Coordinator {
         if core.registry.open_count() >= core.settings.max_open {
             return Err(Problem::new(Code::Overloaded, format!("{} transactions are open", core.settings.max_open)));
         }
-        let entry = core.registry.begin(request.name.clone(), key, || core.journal.durable_lsn())?;
+        let entry = core.registry.begin(request.name.clone(), key, request.priority, || core.journal.durable_lsn())?;
         entry.step("begun", None);
         core.tasks.spawn(drive(core.clone(), entry.clone(), request, deadline));
         Ok(Admitted::Running(entry))
@@ -255,6 +260,24 @@ impl Coordinator {
         status::of(&self.core)
     }
 
+    /// `GET /v1/locks`: at most so many keys of our own table, contended ones first.
+    #[must_use]
+    pub fn locks(&self, limit: usize) -> Vec<LockView> {
+        self.core.locks.snapshot(limit)
+    }
+
+    /// `GET /v1/wait-for`: who waits for whom now. Stores are asked only about calls that have been on their way for
+    /// `deadlock_timeout_ms`; one that does not answer within a second is left out.
+    pub async fn wait_for(&self) -> WaitForView {
+        deadlock::wait_for(&self.core).await
+    }
+
+    /// `GET /v1/deadlocks`: the last hundred, newest first.
+    #[must_use]
+    pub fn deadlocks(&self) -> Vec<DeadlockView> {
+        self.core.detector.past()
+    }
+
     /// Whether `/readyz` may say yes.
     #[must_use]
     pub fn is_ready(&self) -> bool {
@@ -294,6 +317,7 @@ async fn drive(core: Arc<Core>, entry: Arc<Entry>, request: TxnRequest, deadline
         let run = entry.run();
         let end = atomic::run(&core, &entry, &request, run, deadline).await;
         core.locks.release_all(entry.id);
+        let end = deadlock::settle(&core, &entry, end);
         match end {
             End::Stuck => return,
             End::Committed => {

@@ -68,6 +68,7 @@ impl Registry {
         &self,
         name: Option<String>,
         key: Option<KeyNote>,
+        priority: i32,
         durable: impl FnOnce() -> Lsn,
     ) -> Result<Arc<Entry>, Problem> {
         let mut tables = self.tables();
@@ -75,7 +76,7 @@ impl Registry {
             let detail = format!("the open transaction {} has the name `{}`", open.id, name.unwrap_or_default());
             return Err(Problem::new(Code::NameInUse, detail).at("/name"));
         }
-        let entry = Arc::new(Entry::new(TxnId::fresh(), name, key, durable()));
+        let entry = Arc::new(Entry::new(TxnId::fresh(), name, key, priority, durable()));
         tables.insert(&entry);
         tables.open.insert(entry.id, entry.clone());
         Ok(entry)

@@ -10,8 +10,8 @@ use futures::stream::FuturesUnordered;
 use tokio::time::timeout;
 
 use super::core::Core;
-use super::entry::Results;
-use crate::lock::{Claim, LockKey, Mode};
+use super::entry::{Entry, Results};
+use crate::lock::{Claim, LockKey, Mode, WhyRefused};
 use crate::metrics::StoreCall;
 use crate::model::ids::StoreName;
 use crate::model::powers::Role;
@@ -99,6 +99,7 @@ struct Fruit {
 /// The first refusal.
 pub(super) async fn run(
     core: &Arc<Core>,
+    entry: &Arc<Entry>,
     context: &TxnContext,
     parts: &mut [Part],
     claims: &mut Vec<Claim>,
@@ -108,7 +109,7 @@ pub(super) async fn run(
     let mut refusal: Option<Problem> = None;
     loop {
         if refusal.is_none() {
-            match send(core, context, parts, &results, &running) {
+            match send(core, entry, context, parts, &results, &running) {
                 Ok(batches) => running.extend(batches),
                 Err(problem) => refusal = Some(problem),
             }
@@ -121,6 +122,7 @@ pub(super) async fn run(
         parts[back.part].session = Some(back.session);
         match back.outcome {
             Ok(fruit) => {
+                entry.did(fruit.results.len());
                 results.extend(fruit.results);
                 claims.extend(fruit.locked);
             }
@@ -136,6 +138,7 @@ pub(super) async fn run(
 /// Gives every idle session the operations whose references are all known.
 fn send(
     core: &Arc<Core>,
+    entry: &Arc<Entry>,
     context: &TxnContext,
     parts: &mut [Part],
     results: &Results,
@@ -161,7 +164,7 @@ fn send(
         }
         part.begun = true;
         if let Some(session) = part.session.take() {
-            batches.push(work(core.clone(), context.clone(), index, part, session, batch));
+            batches.push(work(core.clone(), entry.clone(), context.clone(), index, part, session, batch));
         }
     }
     if batches.is_empty() && running.is_empty() && parts.iter().any(|part| !part.queue.is_empty()) {
@@ -173,6 +176,7 @@ fn send(
 
 fn work(
     core: Arc<Core>,
+    entry: Arc<Entry>,
     context: TxnContext,
     index: usize,
     part: &Part,
@@ -181,13 +185,14 @@ fn work(
 ) -> BoxFuture<'static, Back> {
     let (store, role) = (part.store.clone(), part.role);
     Box::pin(async move {
-        let outcome = one_batch(&core, &context, &store, role, session.as_mut(), &batch).await;
+        let outcome = one_batch(&core, &entry, &context, &store, role, session.as_mut(), &batch).await;
         Back { part: index, session, outcome }
     })
 }
 
 async fn one_batch(
     core: &Core,
+    entry: &Entry,
     context: &TxnContext,
     store: &StoreName,
     role: Role,
@@ -200,10 +205,11 @@ async fn one_batch(
         let late: Vec<BoundOp> = batch.iter().filter(|bound| !needs(&bound.op).is_empty()).cloned().collect();
         if !late.is_empty() {
             locked = core.site(store)?.call(StoreCall::Footprint, session.footprint(&late)).await?;
-            lock(core, context, locked.clone()).await?;
+            lock(core, entry, context, locked.clone()).await?;
         }
     }
     let site = core.site(store)?;
+    let _flight = core.detector.in_flight(store, context.run);
     let values = site.call(StoreCall::Work, session.work(batch)).await?;
     let ids = batch.iter().map(|bound| bound.op.id.clone());
     Ok(Fruit { results: ids.zip(values).collect(), locked })
@@ -212,21 +218,30 @@ async fn one_batch(
 /// Takes locks for a run, at most to its deadline.
 ///
 /// # Errors
-/// `lock_timeout` naming the key; `overloaded` where the table is full; `timeout`.
-pub(super) async fn lock(core: &Core, context: &TxnContext, claims: Vec<Claim>) -> Result<(), Problem> {
+/// `lock_timeout` naming the key; `deadlock`; `overloaded` where the table is full; `payload_too_large`.
+pub(super) async fn lock(core: &Core, entry: &Entry, context: &TxnContext, claims: Vec<Claim>) -> Result<(), Problem> {
     if claims.is_empty() {
         return Ok(());
     }
     let until = context.deadline.min(tokio::time::Instant::now() + context.lock_wait);
     let start = tokio::time::Instant::now();
-    let locked = core.locks.acquire_all(context.run.txn, claims, until).await;
+    let locked = core.locks.acquire_all(context.run.txn, entry.standing(), claims, until).await;
     core.metrics.lock_wait(start.elapsed());
-    locked.map_err(|refused| {
-        if refused.too_many {
-            return Problem::new(Code::Overloaded, format!("the lock table is full, at {}", refused.key));
+    locked.map_err(|refused| match refused.why {
+        WhyRefused::Deadlock(deadlock) => {
+            // Told by the table itself, unless the detector has told it before.
+            entry.condemn(&deadlock);
+            Problem::deadlock(&deadlock.cycle)
         }
-        let waited = refused.waited.as_millis();
-        Problem::new(Code::LockTimeout, format!("the lock {} was not to be had in {waited} ms", refused.key))
+        WhyRefused::TableFull => Problem::new(Code::Overloaded, format!("the lock table is full, at {}", refused.key)),
+        WhyRefused::TooMany(most) => {
+            let detail = format!("it would hold more than the {most} locks that one transaction may have");
+            Problem::new(Code::PayloadTooLarge, detail)
+        }
+        WhyRefused::Timeout | WhyRefused::Released => {
+            let waited = refused.waited.as_millis();
+            Problem::new(Code::LockTimeout, format!("the lock {} was not to be had in {waited} ms", refused.key))
+        }
     })
 }
 

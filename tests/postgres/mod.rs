@@ -3,6 +3,7 @@
 // The crate of a test binary exports nothing, and all of it is test code.
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
+mod blocked;
 mod serving;
 mod statements;
 mod tls;

@@ -24,14 +24,14 @@ const COMMIT: [u8; 6] = [0, 2, 0xb0, 0x12, 0, 0];
 
 /// When the proxy cuts a connection whose client sends COMMIT.
 #[derive(Clone, Copy, PartialEq)]
-enum Cut {
+pub enum Cut {
     /// The server never gets it.
     BeforeCommit,
     /// The server gets it, and its answer is lost.
     AfterCommit,
 }
 
-struct Proxy {
+pub struct Proxy {
     url: String,
     armed: Arc<AtomicBool>,
     connections: Arc<AtomicUsize>,
@@ -40,7 +40,7 @@ struct Proxy {
 
 impl Proxy {
     /// Between the real server and whoever connects; cuts at the next COMMIT once it is armed.
-    async fn start(cut: Cut) -> Self {
+    pub async fn start(cut: Cut) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("bolt://{}", listener.local_addr().unwrap());
         let server = config().url.split_once("://").unwrap().1.to_owned();
@@ -61,7 +61,13 @@ impl Proxy {
         Self { url, armed, connections, cut_all }
     }
 
-    fn store(&self) -> Arc<Neo4j> {
+    /// Cuts every connection that stands.
+    pub fn cut_all(&self) {
+        self.cut_all.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// The store, reached through it.
+    pub fn store(&self) -> Arc<Neo4j> {
         Neo4j::new("graph".into(), Neo4jConfig { url: self.url.clone(), ..config() })
     }
 }
@@ -139,7 +145,7 @@ async fn a_connection_cut_in_the_middle_is_unavailable_and_nothing_happened() {
     let (run, name) = (fresh_run(), fresh_name());
     let mut session = store.open(&subject.context(owner, run), Role::Decider).await.unwrap();
     session.work(&[(subject.put)(&name)]).await.unwrap();
-    proxy.cut_all.send_modify(|cuts| *cuts += 1);
+    proxy.cut_all();
     tokio::time::sleep(Duration::from_millis(50)).await;
     let problem = session.work(&[(subject.put)(&fresh_name())]).await.unwrap_err();
     assert_eq!(problem.code, Code::StoreUnavailable, "{problem}");
@@ -166,7 +172,7 @@ async fn dead_pooled_connections_are_replaced_unseen() {
                 assert_eq!(proxy.connections.load(Ordering::SeqCst), round + 1, "a connection is used again and again");
             }
         }
-        proxy.cut_all.send_modify(|cuts| *cuts += 1);
+        proxy.cut_all();
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

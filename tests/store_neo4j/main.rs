@@ -1,8 +1,9 @@
 //! The contract suite and Neo4j's own checks against a real server.
 
 // Helpers outside of `#[test]` functions are tests all the same.
-#![allow(clippy::unwrap_used)]
+#![allow(unreachable_pub, clippy::unwrap_used)]
 
+mod blocked;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod faults;
@@ -21,7 +22,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 use xtask::stack::{Stack, Store as Kind, Wanted};
 
-use contract::Subject;
+use contract::{Subject, waits};
 
 /// One at a time: ending old sessions looks at all of a user's transactions.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -83,33 +84,39 @@ async fn subject() -> (Subject, MutexGuard<'static, ()>) {
 }
 
 macro_rules! contract {
-    ($($check:ident $(($($more:expr),*))?;)*) => {
+    ($($module:ident::$check:ident $(($($more:expr),*))?;)*) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $check() {
             let (subject, _turn) = subject().await;
-            contract::$check(&subject $($(, $more)*)?).await;
+            $module::$check(&subject $($(, $more)*)?).await;
         })*
     };
 }
 
 contract! {
-    commit_leaves_marker_and_effect;
-    an_empty_decider_leaves_its_marker;
-    rollback_leaves_nothing;
-    drop_leaves_nothing;
-    drop_in_a_wait_leaves_nothing;
-    fenced_before_it_began;
-    a_fence_finds_the_commit;
-    a_fence_ends_its_blocker;
-    a_key_is_taken_once;
-    a_key_in_use_is_waited_for;
-    a_busy_sibling_is_spared;
-    a_newer_incarnation_shuts_the_older_out;
-    old_sessions_are_ended;
-    other_logs_are_shown;
-    forgetting_respects_its_bounds;
-    a_reader_cannot_write;
-    waits_are_bounded;
-    commit_races_fence(100);
-    the_first_refusal_stays(op("CREATE (n {a: 1 / $zero})", json!({"zero": 0}), false), Code::RejectedByStore);
+    contract::commit_leaves_marker_and_effect;
+    contract::an_empty_decider_leaves_its_marker;
+    contract::rollback_leaves_nothing;
+    contract::drop_leaves_nothing;
+    contract::drop_in_a_wait_leaves_nothing;
+    contract::fenced_before_it_began;
+    contract::a_fence_finds_the_commit;
+    contract::a_fence_ends_its_blocker;
+    contract::a_key_is_taken_once;
+    contract::a_key_in_use_is_waited_for;
+    contract::a_busy_sibling_is_spared;
+    contract::a_newer_incarnation_shuts_the_older_out;
+    contract::old_sessions_are_ended;
+    contract::other_logs_are_shown;
+    contract::forgetting_respects_its_bounds;
+    contract::a_reader_cannot_write;
+    contract::waits_are_bounded;
+    contract::commit_races_fence(100);
+    contract::the_first_refusal_stays(op("CREATE (n {a: 1 / $zero})", json!({"zero": 0}), false), Code::RejectedByStore);
+    waits::a_wait_names_both;
+    waits::a_chain_is_followed;
+    waits::waits_and_attempts_are_told_apart;
+    waits::an_interrupt_ends_one_wait;
+    waits::late_interrupts_hit_nobody(40);
+    waits::idle_holders_are_named_in_a_crowd(40);
 }

@@ -33,9 +33,20 @@ struct Options {
     /// Numbers of clients
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32])]
     clients: Vec<usize>,
+    /// Only rungs whose name contains this (and what they are compared to)
+    #[arg(long, default_value = "")]
+    only: String,
     /// As JSON
     #[arg(long)]
     json: bool,
+}
+
+impl Options {
+    fn rungs(&self) -> impl Iterator<Item = Rung> {
+        let named = |rung: &Rung| rung.name().contains(&self.only);
+        let compared = move |rung: &Rung| Rung::ALL.iter().any(|other| named(other) && other.direct() == Some(*rung));
+        Rung::ALL.into_iter().filter(move |rung| named(rung) || compared(rung))
+    }
 }
 
 fn main() -> Result<()> {
@@ -62,7 +73,7 @@ async fn climb(options: &Options, place: &Arc<Place>, sidecar: &Sidecar) -> Resu
     // The first round warms caches and connections and is not counted.
     for round in 0..=options.rounds {
         for clients in &options.clients {
-            for rung in Rung::ALL {
+            for rung in options.rungs() {
                 let before = Counters::read(sidecar)?;
                 let (latencies, took) = on_rung(place, rung, *clients, span).await?;
                 let after = Counters::read(sidecar)?;

@@ -66,8 +66,8 @@ pub(super) fn request(body: Value, store_kind: &dyn Fn(&str) -> Option<&'static 
     ];
     let isolation = members.word("isolation", &isolations)?.unwrap_or_default();
     let timeout = members.millis("timeout_ms", 1..=MAX_TIMEOUT_MS)?.unwrap_or(DEFAULT_TIMEOUT);
-    // Who is chosen as the victim of a deadlock: checked, and without effect while the stores choose.
-    members.number("priority", -1000..=1000)?;
+    let priority = members.number("priority", -1000..=1000)?.unwrap_or(0);
+    let priority = i32::try_from(priority).unwrap_or(0);
     let retry = members.object("retry")?.map_or(Ok(RetryPolicy::NEVER), retry)?;
     let locks = members.list("locks", MAX_LOCKS)?.unwrap_or_default();
     let locks = locks.into_iter().enumerate().map(|(index, item)| lock(item, index)).collect::<Result<_, _>>()?;
@@ -77,7 +77,7 @@ pub(super) fn request(body: Value, store_kind: &dyn Fn(&str) -> Option<&'static 
     let items = members.list("operations", MAX_OPERATIONS)?.unwrap_or_default();
     members.finish()?;
     let operations = operations(items, store_kind)?;
-    Ok(TxnRequest { name, pattern, isolation, timeout, retry, locks, wait, operations })
+    Ok(TxnRequest { name, pattern, isolation, timeout, priority, retry, locks, wait, operations })
 }
 
 /// `pattern`, `consistency` and `availability`, folded into what this version can do about them: atomic, or refused.

@@ -51,7 +51,7 @@ fn the_example_of_the_contract_is_read() {
     let request = read(
         r#"{
         "name": "ingest:doc-42", "pattern": "auto", "consistency": "strong", "availability": "medium",
-        "isolation": "serializable", "timeout_ms": 5000, "priority": 0,
+        "isolation": "serializable", "timeout_ms": 5000, "priority": -7,
         "retry": {"max_attempts": 5, "base_delay_ms": 20, "max_delay_ms": 2000},
         "locks": [{"key": "doc/42", "mode": "exclusive"}, {"key": "b", "mode": "shared"}],
         "wait": "decided",
@@ -71,6 +71,7 @@ fn the_example_of_the_contract_is_read() {
     assert_eq!(request.name.as_deref(), Some("ingest:doc-42"));
     assert_eq!((request.isolation, request.wait), (Isolation::Serializable, WaitFor::Decided));
     assert_eq!((request.timeout, request.retry.max_attempts), (Duration::from_secs(5), 5));
+    assert_eq!(request.priority, -7);
     assert_eq!(request.locks[1], DeclaredLock { key: "b".into(), exclusive: false });
     let reads: Vec<_> = request.operations.iter().map(|op| op.reads).collect();
     assert_eq!(reads, [false, false, false, true, false, true]);

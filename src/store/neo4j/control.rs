@@ -2,6 +2,7 @@
 //! for a lock. Here is also what the server says of its open transactions, and how one of them is ended.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use neo4rs::{BoltType, Error, Query, query};
@@ -9,12 +10,14 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::errors::Fault;
-use super::link::Links;
+use super::link::{Breaks, Links};
 use super::values::Row;
 use super::{Neo4jConfig, TAG};
 
 /// How long one of our own statements may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a look for deadlocks may take.
+const LOOK: Duration = Duration::from_secs(2);
 
 const SHOW: &str = "SHOW TRANSACTIONS YIELD transactionId, parameters, status, username, clientAddress, startTime, \
      currentQuery, currentQueryWaitTime, pageHits, pageFaults, activeLockCount \
@@ -53,11 +56,16 @@ pub(super) struct Control {
     address: String,
     links: Arc<Links>,
     spare: Arc<Links>,
+    /// For the deadlock detector alone.
+    lookout: Arc<Links>,
+    breaks: Breaks,
 }
 
 impl Control {
-    pub(super) fn new(config: &Neo4jConfig) -> Self {
-        Self { address: config.address(), links: Links::new(config, 4), spare: Links::new(config, 2) }
+    pub(super) fn new(config: &Neo4jConfig, breaks: &Breaks) -> Self {
+        let links = |most| Links::new(config, most, breaks);
+        let breaks = breaks.clone();
+        Self { address: config.address(), links: links(4), spare: links(2), lookout: links(1), breaks }
     }
 
     /// Runs one statement of ours in a transaction of its own and commits it. Dropped midway, its connection closes.
@@ -73,6 +81,11 @@ impl Control {
     /// The same with another bound: for statements that may wait for a lock.
     pub(super) async fn ask_for(&self, patience: Duration, query: Query) -> Result<Vec<Row>, Fault> {
         self.ask_within(&self.links, patience, vec![query]).await
+    }
+
+    /// The same for whoever looks for deadlocks.
+    pub(super) async fn look(&self, query: Query) -> Result<Vec<Row>, Fault> {
+        self.ask_within(&self.lookout, LOOK, vec![query]).await
     }
 
     async fn ask_within(&self, links: &Arc<Links>, patience: Duration, queries: Vec<Query>) -> Result<Vec<Row>, Fault> {
@@ -118,11 +131,13 @@ impl Control {
     /// # Errors
     /// Why not.
     pub(super) async fn reach(&self, within: Duration) -> Result<(), Fault> {
-        match timeout(within, TcpStream::connect(&self.address)).await {
-            Ok(Ok(_)) => Ok(()),
-            Ok(Err(detail)) => Err(Fault::Driver(Error::IOError { detail })),
-            Err(_) => Err(Fault::Driver(Error::ConnectionTimedOut)),
-        }
+        let error = match timeout(within, TcpStream::connect(&self.address)).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(detail)) => Error::IOError { detail },
+            Err(_) => Error::ConnectionTimedOut,
+        };
+        self.breaks.fetch_add(1, Ordering::Relaxed);
+        Err(Fault::Driver(error))
     }
 
     /// Every open transaction, our own asking included: it carries `tag`.
@@ -165,7 +180,7 @@ fn open_txn(row: &Row) -> Option<OpenTxn> {
 }
 
 /// `Blocked by: [neo4j-transaction-13, neo4j-transaction-14]`.
-fn blockers(status: &str) -> Vec<String> {
+pub(super) fn blockers(status: &str) -> Vec<String> {
     let Some(list) = status.strip_prefix("Blocked by:") else { return Vec::new() };
     let list = list.trim().trim_start_matches('[').trim_end_matches(']');
     list.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect()

@@ -7,10 +7,12 @@
 //!
 //! ```text
 //!   Neo4j (Store, Marks) ── Shared ─┬─ users' links    one connection each, closed when dropped  (link)
-//!                                   └─ control         our own short statements, who blocks whom (control)
+//!                                   ├─ control         our own short statements              (control)
+//!                                   └─ seats           which connection serves which run     (blockers)
 //!   GraphSession (Session) ── statement, values ── watch (deadline, lock wait) ── link
 //! ```
 
+mod blockers;
 mod control;
 mod errors;
 mod ghosts;
@@ -30,15 +32,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use neo4rs::query;
 
+use self::blockers::Place;
 use self::control::{Control, text, whole};
 use self::errors::Fault;
-use self::link::Links;
+use self::link::{Breaks, Links};
 use self::session::GraphSession;
 use self::values::ElementIds;
 use crate::model::ids::{LogOwner, Run, StoreName};
 use crate::model::powers::{Powers, Role};
 use crate::model::problem::{Code, Problem};
-use crate::store::{Marks, Prepares, Probe, Redoes, Session, Store, TxnContext};
+use crate::store::seats::Seats;
+use crate::store::{Blockers, Marks, Prepares, Probe, Redoes, Session, Store, TxnContext};
 
 /// The parameter that every statement of ours carries, so that the server's list of transactions names them.
 const TAG: &str = "__ogr";
@@ -69,7 +73,7 @@ pub struct Neo4jConfig {
     pub password: String,
     /// Whether to insist on TLS with a certificate that the system trusts.
     pub tls: bool,
-    /// Connections for transactions at most; six more serve our own statements.
+    /// Connections for transactions at most; seven more serve our own statements.
     pub pool_max: usize,
     /// How long connecting may take.
     pub connect_timeout: Duration,
@@ -110,6 +114,7 @@ struct Shared {
     config: Neo4jConfig,
     control: Control,
     ids: RwLock<ElementIds>,
+    seats: Arc<Seats<Place>>,
 }
 
 impl Shared {
@@ -132,9 +137,10 @@ impl Neo4j {
     /// A participant that connects when it is first needed. Does no I/O.
     #[must_use]
     pub fn new(name: StoreName, config: Neo4jConfig) -> Arc<Self> {
-        let links = Links::new(&config, config.pool_max);
-        let control = Control::new(&config);
-        let shared = Shared { name, config, control, ids: RwLock::default() };
+        let breaks = Breaks::default();
+        let links = Links::that_learn(&config, config.pool_max, &breaks);
+        let control = Control::new(&config, &breaks);
+        let shared = Shared { name, config, control, ids: RwLock::default(), seats: Seats::new() };
         Arc::new(Self { shared: Arc::new(shared), links })
     }
 
@@ -214,11 +220,10 @@ impl Store for Neo4j {
         self.ensure_marks(init).await?;
         self.learn_ids().await?;
         let mut warnings = Vec::new();
-        let seen = store.control.ask(query("SHOW TRANSACTIONS YIELD transactionId RETURN count(*) AS n")).await;
-        if seen.is_err() {
+        if self.rehearse_looks().await.is_err() {
             warnings.push(
                 "our user may not list transactions: sessions that stand in recovery's way cannot be ended, and a \
-                 statement that waits for a lock is ended only at the transaction's deadline"
+                 statement that waits for a lock is ended only at the transaction's deadline, even in a deadlock"
                     .to_owned(),
             );
         }
@@ -258,6 +263,10 @@ impl Store for Neo4j {
 
     fn redoes(&self) -> Option<&dyn Redoes> {
         None
+    }
+
+    fn blockers(&self) -> Option<&dyn Blockers> {
+        Some(self)
     }
 }
 

@@ -8,6 +8,7 @@ use neo4rs::{BoltMap, Query};
 use serde_json::{Map, Value, json};
 use tokio::time::{Duration, timeout};
 
+use super::blockers::Place;
 use super::errors::{Fault, is_of_marker, marker_problem, may_mean_the_text};
 use super::link::{Done, Link};
 use super::statement::{self, Look};
@@ -19,6 +20,7 @@ use crate::model::powers::Role;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::{Action, BoundOp};
 use crate::model::state::Outcome;
+use crate::store::seats::Seat;
 use crate::store::{Decision, Session, TxnContext, expect};
 
 /// How long the answer to a COMMIT may take before the outcome counts as lost. A commit waits for nobody but the disk.
@@ -36,6 +38,8 @@ enum Stage {
 
 /// A session. Dropping it closes its connection, and the server rolls back.
 pub(super) struct GraphSession {
+    /// Left before the connection serves another.
+    seat: Seat<Place>,
     store: Arc<Shared>,
     context: TxnContext,
     role: Role,
@@ -59,7 +63,8 @@ struct Ready<'a> {
 impl GraphSession {
     pub(super) fn new(store: Arc<Shared>, context: TxnContext, role: Role, link: Link) -> Self {
         let tag = super::tag(context.owner, context.run);
-        Self { store, context, role, tag, link: Some(link), stage: Stage::Fresh, deleted: false }
+        let seat = store.seats.take(context.run, Place { tag: tag.as_str().into(), spot: link.spot() });
+        Self { seat, store, context, role, tag, link: Some(link), stage: Stage::Fresh, deleted: false }
     }
 
     fn ready<'a>(&self, bound: &'a BoundOp) -> Result<Ready<'a>, Problem> {
@@ -274,6 +279,8 @@ impl GraphSession {
 
     async fn close(self) {
         let Some(link) = self.link else { return };
+        // A transaction that was interrupted is ended by its own id: that cannot hit the connection's next.
+        drop(self.seat);
         match self.stage {
             Stage::Spoilt(_) => link.mend().await,
             Stage::Open | Stage::Fresh => link.rollback().await,
@@ -325,6 +332,7 @@ impl Session for GraphSession {
         };
         match timeout(COMMIT_PATIENCE, link.commit()).await {
             Ok(Ok(())) => {
+                drop(self.seat);
                 link.give_back();
                 Decision::Committed(verdict)
             }

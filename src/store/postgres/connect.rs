@@ -131,7 +131,7 @@ pub(super) struct Conn {
     /// What `synchronous_commit` is held at: `on`, or stricter where the server is set stricter.
     pub(super) sync: String,
     /// What it called itself when it connected.
-    pub(super) session_name: String,
+    pub(super) session_name: Arc<str>,
     /// Nothing is under way and no transaction is open.
     pub(super) at_rest: bool,
     driver: JoinHandle<()>,
@@ -145,7 +145,7 @@ impl Conn {
             statements: Statements::default(),
             pid: 0,
             sync: "on".to_owned(),
-            session_name: session_name.to_owned(),
+            session_name: session_name.into(),
             at_rest: false,
             driver,
             tls,
@@ -163,10 +163,17 @@ impl Conn {
                  set_config('statement_timeout', '30s', false), set_config('lock_timeout', '10s', false)"
             }
         };
+        let where_known = match purpose {
+            Purpose::Work => "('client_connection_check_interval', '2s')",
+            // The planner cannot know how short the server's lists of sessions and locks are: it would compile for a
+            // second what runs for a few milliseconds.
+            Purpose::Admin => "('client_connection_check_interval', '2s'), ('jit', 'off')",
+        };
         let sql = format!(
             "SELECT pg_backend_pid() AS pid, set_config('synchronous_commit',
                 CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false) AS sync,
-             (SELECT set_config(name, '2s', false) FROM pg_settings WHERE name = 'client_connection_check_interval'),
+             (SELECT count(set_config(name, value, false)) FROM pg_settings
+                JOIN (VALUES {where_known}) AS wanted (name, value) USING (name)),
              {purposely}"
         );
         for message in self.client.simple_query(&sql).await? {

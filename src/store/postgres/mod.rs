@@ -8,12 +8,15 @@
 //!   marker     markers as rows                                     verbs     BEGIN, COMMIT, PREPARE as text
 //!   recovery   fences, look-ups, sweeps (Marks)                    promises  gids (Prepares)
 //!   values     JSON ⇄ types                                        errors    SQLSTATE → problem
+//!   blockers   who waits for whom in there (Blockers)
 //! ```
 //!
-//! Three pools, so that no one's wait starves another: transactions may hold all of theirs while they wait for a lock
-//! that only a finish (second pool) releases; a fence that blocks needs one more (third) to see who blocks it.
+//! Four pools, so that no one's wait starves another: transactions may hold all of theirs while they wait for a lock
+//! that only a finish (second pool) releases; a fence that blocks needs one more (third) to see who blocks it; and who
+//! looks for deadlocks must see them when all of these are taken (fourth).
 
 mod answers;
+mod blockers;
 mod connect;
 mod errors;
 mod flight;
@@ -35,9 +38,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
+use self::blockers::Backend;
 use self::connect::{Connector, Purpose};
 use self::pool::{Pool, Pooled};
-use super::{Marks, Prepares, Probe, Redoes, Session, Setback, Store, TxnContext};
+use super::seats::Seats;
+use super::{Blockers, Marks, Prepares, Probe, Redoes, Session, Setback, Store, TxnContext};
 use crate::model::ids::{LogOwner, StoreName};
 use crate::model::powers::{Powers, Role};
 use crate::model::problem::{Code, Problem};
@@ -63,7 +68,7 @@ pub struct PostgresConfig {
     pub tls: bool,
     /// The certificates to trust, as PEM; the machine's own where there are none.
     pub ca_pem: Option<Vec<u8>>,
-    /// Connections for transactions. Up to half as many (2 to 16) for finishes and look-ups come on top, and two more.
+    /// Connections for transactions. Up to half as many (2 to 16) for finishes and look-ups come on top, and three more.
     pub pool_max: usize,
     /// The longest that opening a connection may take.
     pub connect_timeout: Duration,
@@ -115,6 +120,10 @@ struct Inner {
     admin: Arc<Pool>,
     /// For looking at what the others wait for.
     watch: Arc<Pool>,
+    /// For the deadlock detector alone.
+    lookout: Arc<Pool>,
+    /// Which connection of `work` serves which run.
+    seats: Arc<Seats<Backend>>,
     /// Who registered last: calls that are given no owner speak in its name.
     owner: Mutex<Option<LogOwner>>,
     /// As the last probe found it; hoped for before the first.
@@ -131,6 +140,8 @@ impl Postgres {
             work: pool(Purpose::Work, config.pool_max),
             admin: pool(Purpose::Admin, config.pool_max.div_ceil(2).clamp(2, 16)),
             watch: pool(Purpose::Admin, 2),
+            lookout: pool(Purpose::Admin, 1),
+            seats: Seats::new(),
             connector,
             name,
             owner: Mutex::default(),
@@ -153,7 +164,7 @@ impl Inner {
     where
         F: AsyncFnOnce(&connect::Conn) -> Result<T, Setback>,
     {
-        on(&self.admin, &owner.map_or_else(|| self.session_name(), |owner| owner.session_name()), act).await
+        on(&self.admin, &owner.map_or_else(|| self.session_name(), |owner| owner.session_name()), ADMIN_WAIT, act).await
     }
 
     /// The same, without having to wait behind acts that block.
@@ -161,7 +172,7 @@ impl Inner {
     where
         F: AsyncFnOnce(&connect::Conn) -> Result<T, Setback>,
     {
-        on(&self.watch, &self.session_name(), act).await
+        on(&self.watch, &self.session_name(), ADMIN_WAIT, act).await
     }
 
     /// Ends the server's process `pid` if it still is the session of that name, and waits until it is gone.
@@ -181,12 +192,12 @@ impl Inner {
     }
 }
 
-/// Lends a connection of `pool` to `act`; it goes back where every answer has arrived.
-async fn on<T, F>(pool: &Arc<Pool>, session_name: &str, act: F) -> Result<T, Setback>
+/// Lends a connection of `pool` to `act` for at most `limit`; it goes back where every answer has arrived.
+async fn on<T, F>(pool: &Arc<Pool>, session_name: &str, limit: Duration, act: F) -> Result<T, Setback>
 where
     F: AsyncFnOnce(&connect::Conn) -> Result<T, Setback>,
 {
-    let until = Instant::now() + ADMIN_WAIT;
+    let until = Instant::now() + limit;
     let acting = async {
         let got: Result<Pooled, Problem> = pool.get(session_name, until).await;
         let mut conn = got.map_err(|problem| Setback::Again(problem.detail))?;
@@ -197,7 +208,7 @@ where
     };
     tokio::time::timeout_at(until, acting)
         .await
-        .unwrap_or_else(|_| Err(Setback::Again(format!("no answer within {ADMIN_WAIT:?}"))))
+        .unwrap_or_else(|_| Err(Setback::Again(format!("no answer within {limit:?}"))))
 }
 
 const PROBE: &str = "SELECT current_setting('server_version'), current_setting('max_prepared_transactions')::int,
@@ -237,6 +248,9 @@ impl Store for Postgres {
                     .push(format!("{name} is off: a crash of the machine can lose or damage committed transactions"));
             }
         }
+        if let Err(Setback::Again(why) | Setback::Final(why)) = inner.rehearse_look().await {
+            warnings.push(format!("deadlocks that run through it will not be seen: {why}"));
+        }
         inner.can_prepare.store(slots > 0, Ordering::Relaxed);
         conn.at_rest = true;
         inner.admin.adopt(conn);
@@ -251,7 +265,8 @@ impl Store for Postgres {
         if role == Role::Redoer {
             return Err(Problem::new(Code::Internal, "PostgreSQL has no redo writes").in_store(&self.inner.name));
         }
-        let conn = self.inner.work.get(&context.owner.session_name(), context.deadline).await?;
+        let mut conn = self.inner.work.get(&context.owner.session_name(), context.deadline).await?;
+        conn.sit(&self.inner.seats, context.run);
         Ok(Box::new(session::PgSession::new(self.inner.clone(), conn, context.clone(), role)))
     }
 
@@ -265,5 +280,9 @@ impl Store for Postgres {
 
     fn redoes(&self) -> Option<&dyn Redoes> {
         None
+    }
+
+    fn blockers(&self) -> Option<&dyn Blockers> {
+        Some(self)
     }
 }

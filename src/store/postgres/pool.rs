@@ -5,9 +5,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
+use super::blockers::Backend;
 use super::connect::{Conn, Connector, Purpose};
-use crate::model::ids::StoreName;
+use crate::model::ids::{Run, StoreName};
 use crate::model::problem::{Code, Problem};
+use crate::store::seats::{Seat, Seats};
 
 /// Connections for one purpose.
 pub(super) struct Pool {
@@ -39,14 +41,14 @@ impl Pool {
                 .await
                 .map_err(|_| too_late("no connection in time"))??,
         };
-        Ok(Pooled { conn: Some(conn), pool: self.clone(), _permit: permit })
+        Ok(Pooled { conn: Some(conn), seat: None, pool: self.clone(), _permit: permit })
     }
 
     /// The most recently used idle connection of that name. Those of another name (an older incarnation's, or from
     /// before there was one) and closed ones are let go.
     fn pop(&self, session_name: &str) -> Option<Conn> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.retain(|conn| conn.session_name == session_name && !conn.is_closed());
+        idle.retain(|conn| &*conn.session_name == session_name && !conn.is_closed());
         idle.pop()
     }
 
@@ -62,11 +64,19 @@ impl Pool {
 /// A connection on loan. It goes back only when it is at rest.
 pub(super) struct Pooled {
     conn: Option<Conn>,
+    /// Whom it serves.
+    seat: Option<Seat<Backend>>,
     pool: Arc<Pool>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Pooled {
+    /// Serves `run` until the loan ends.
+    pub(super) fn sit(&mut self, seats: &Arc<Seats<Backend>>, run: Run) {
+        let backend = Backend { pid: self.pid, session_name: self.session_name.clone() };
+        self.seat = Some(seats.take(run, backend));
+    }
+
     /// Ends the loan without a return: this connection has something that the next user must not meet.
     pub(super) fn discard(mut self) {
         drop(self.conn.take());
@@ -88,8 +98,11 @@ impl std::ops::DerefMut for Pooled {
 
 impl Drop for Pooled {
     fn drop(&mut self) {
+        // A cancellation that is still on its way would hit the next transaction here.
+        let interrupted = self.seat.take().is_some_and(Seat::leave);
         if let Some(conn) = self.conn.take()
             && conn.at_rest
+            && !interrupted
             && !conn.is_closed()
         {
             self.pool.idle.lock().unwrap_or_else(PoisonError::into_inner).push(conn);

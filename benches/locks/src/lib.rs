@@ -1,0 +1,1 @@
+//! Nothing but a place for `benches/locks.rs`: `cargo bench -p locks-bench`.
