@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail as its body does")]
 
+#[path = "cli/wal.rs"]
+mod wal;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -182,7 +185,7 @@ fn the_log_is_looked_at_without_a_sidecar() {
     assert_eq!((code, &found["segments"], &found["torn_bytes"]), (0, &json!(1), &json!(0)));
     let (_, stat) = place.json(&["wal", "stat", "--json"]);
     assert_eq!(stat["segments"][0]["bytes"], 1 << 20);
-    let (_, out, _) = place.run(&["wal", "dump", "--json", "--limit", "3", "--payload"]);
+    let (_, out, _) = place.run(&["wal", "dump", "--json", "--limit", "3", "--values"]);
     let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((lines.len(), &lines[0]["kind"], &lines[0]["bytes"]), (3, &json!("unknown"), &json!(100)));
     assert!(lines[2]["payload"].as_str().unwrap().starts_with("AgIC"));
@@ -204,6 +207,10 @@ fn the_log_is_looked_at_without_a_sidecar() {
         std::thread::sleep(Duration::from_millis(20));
     };
     assert!(status.contains("\"state\":\"repair\""), "{status}");
+    for part in ["acknowledged records in", "are lost", "outrigger wal repair", "is given up", "neither bring damaged"]
+    {
+        assert!(status.contains(part), "no `{part}` in {status}");
+    }
     assert!(get(place.porch, "/livez").unwrap().starts_with("HTTP/1.1 200"));
     assert!(get(place.porch, "/readyz").unwrap().starts_with("HTTP/1.1 503"));
     assert!(get(place.door, "/v1/transactions").unwrap().contains("journal_unavailable"));

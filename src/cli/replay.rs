@@ -1,14 +1,13 @@
 //! `outrigger wal replay`: recovery, without a door.
 
-use std::path::Path;
 use std::time::Duration;
 
-use outrigger_wal::{Lsn, inspect};
+use outrigger_wal::Lsn;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::output::{Output, Stop};
-use super::wal::{bar, stop};
+use super::wal::{Log, bar, stop};
 use super::{runtime, serve};
 use crate::config::Config;
 use crate::journal::replay::{History, Replayed};
@@ -22,10 +21,10 @@ use crate::txn::recovery::{Bucket, RecoveryPlan};
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// Reads the whole log and says what recovery would do; changes nothing.
-pub(super) fn plan(dir: &Path, output: &mut Output) -> Result<(), Stop> {
+pub(super) fn plan(log: &Log, output: &mut Output) -> Result<(), Stop> {
     let bar = bar("replaying", output);
     let mut replayed = Replayed::new(0);
-    let mut records = inspect::records(dir, Lsn::ZERO).map_err(|e| stop(&e))?;
+    let mut records = log.records(Lsn::ZERO).map_err(|e| stop(&e))?;
     while let Some(record) = records.next() {
         let record = record.map_err(|e| stop(&e))?;
         let taken = replayed.take(record.lsn, record.kind, &record.payload);

@@ -194,16 +194,6 @@ pub(super) async fn key(
     or_problem(found.await)
 }
 
-/// The last hundred deadlocks, newest first: who waited for whom, and who gave way.
-#[utoipa::path(
-    get, path = "/v1/deadlocks", operation_id = "listDeadlocks", tag = "locks",
-    responses((status = 200, description = "The deadlocks.", body = openapi::Deadlocks)),
-)]
-pub(super) async fn deadlocks(State(door): State<Arc<Door>>, head: HeaderMap, uri: Uri) -> Reply {
-    let asked = door.access.visitor(&head).and_then(|_| headers::query(&uri, &[]));
-    or_problem(asked.map(|_| reply::json(StatusCode::OK, &openapi::Deadlocks { deadlocks: door.api.deadlocks() })))
-}
-
 /// Version, uptime, stores with their powers and what is lost, journal, open transactions, the last recovery.
 #[utoipa::path(
     get, path = "/v1/status", operation_id = "getStatus", tag = "status",

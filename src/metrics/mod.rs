@@ -12,11 +12,9 @@ mod tests;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
-};
+use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
-use families::{BATCHES, CHECKS, FLUSHES, Maker, SPANS};
+use families::{Locks, Log, Maker, SPANS};
 pub use labels::{
     AttemptReason, CallResult, DeadlockSource, DeviceWrite, Pattern, Phase, RecoveryOutcome, Route, StoreCall,
 };
@@ -55,20 +53,8 @@ struct Families {
     prepared_oldest: GaugeVec,
     redo_pending: IntGaugeVec,
     visibility_lag: HistogramVec,
-    locks_held: IntGauge,
-    locks_waiting: IntGauge,
-    lock_wait: Histogram,
-    deadlocks: IntCounterVec,
-    deadlock_check: HistogramVec,
-    journal_appended: IntCounter,
-    journal_device: IntCounterVec,
-    journal_damaged: IntGauge,
-    journal_flush: Histogram,
-    journal_batch: Histogram,
-    journal_segments: IntGauge,
-    journal_bytes: IntGauge,
-    journal_oldest_live: Gauge,
-    journal_poisoned: IntGauge,
+    locks: Locks,
+    journal: Log,
     recovery: Gauge,
     recovered: IntCounterVec,
     http_requests: IntCounterVec,
@@ -121,28 +107,8 @@ impl Families {
                 &["store"],
                 SPANS,
             ),
-            locks_held: m.count("locks_held", "Locks held in our own table"),
-            locks_waiting: m.count("locks_waiting", "Requests that wait in our own table"),
-            lock_wait: m.histogram("lock_wait_seconds", "How long locks of our own table were waited for", SPANS),
-            deadlocks: m.counters("deadlocks_total", "Circles of waits that were broken, by where", &["source"]),
-            deadlock_check: m.histograms(
-                "deadlock_check_seconds",
-                "How long looking for deadlocks took: searching our table, asking a store, putting all together",
-                &["source"],
-                CHECKS,
-            ),
-            journal_appended: m.counter("journal_append_bytes_total", "Bytes appended to the journal"),
-            journal_device: m.counters("journal_device_bytes_total", "Bytes sent to the disk, by why", &["purpose"]),
-            journal_damaged: m.count("journal_damaged", "1 in repair mode: the log is damaged and nothing is run"),
-            journal_flush: m.histogram("journal_flush_seconds", "How long flushes of the journal took", FLUSHES),
-            journal_batch: m.histogram("journal_flush_batch_records", "Records made durable by one flush", BATCHES),
-            journal_segments: m.count("journal_segments", "Segments of the journal on disk"),
-            journal_bytes: m.count("journal_bytes", "Bytes that the journal takes on disk"),
-            journal_oldest_live: m.gauge(
-                "journal_oldest_live_seconds",
-                "Age of the oldest transaction that keeps segments from going; 0 where there is none",
-            ),
-            journal_poisoned: m.count("journal_poisoned", "1 after a failed flush: only a restart helps"),
+            locks: Locks::new(&m),
+            journal: Log::new(&m),
             recovery: m.gauge("recovery_seconds", "How long the last start took until the door opened"),
             recovered: m.counters(
                 "recovery_transactions_total",
@@ -180,15 +146,15 @@ impl Metrics {
         }
         Phase::ALL.iter().for_each(|phase| drop(f.phases.with_label_values(&[phase.as_str()])));
         AttemptReason::ALL.iter().for_each(|reason| drop(f.attempts.with_label_values(&[reason.as_str()])));
-        DeviceWrite::ALL.iter().for_each(|purpose| drop(f.journal_device.with_label_values(&[purpose.as_str()])));
+        DeviceWrite::ALL.iter().for_each(|purpose| drop(f.journal.device.with_label_values(&[purpose.as_str()])));
         RecoveryOutcome::ALL.iter().for_each(|outcome| drop(f.recovered.with_label_values(&[outcome.as_str()])));
         for state in OPEN_STATES {
             f.open.with_label_values(&[state.as_str()]);
             f.oldest.with_label_values(&[state.as_str()]);
         }
         for source in DeadlockSource::ALL {
-            f.deadlocks.with_label_values(&[source.as_str()]);
-            f.deadlock_check.with_label_values(&[source.as_str()]);
+            f.locks.deadlocks.with_label_values(&[source.as_str()]);
+            f.locks.deadlock_check.with_label_values(&[source.as_str()]);
         }
         for route in Route::ALL {
             f.http_seconds.with_label_values(&[route.as_str()]);
@@ -293,53 +259,53 @@ impl Metrics {
 
     /// Our lock table now.
     pub fn set_locks(&self, held: usize, waiting: usize) {
-        self.0.locks_held.set(as_gauge(held));
-        self.0.locks_waiting.set(as_gauge(waiting));
+        self.0.locks.held.set(as_gauge(held));
+        self.0.locks.waiting.set(as_gauge(waiting));
     }
 
     /// Locks of our table were waited for (also when in vain).
     pub fn lock_wait(&self, waited: Duration) {
-        self.0.lock_wait.observe(waited.as_secs_f64());
+        self.0.locks.wait.observe(waited.as_secs_f64());
     }
 
     /// A circle of waits was broken.
     pub fn deadlock_broken(&self, source: DeadlockSource) {
-        self.0.deadlocks.with_label_values(&[source.as_str()]).inc();
+        self.0.locks.deadlocks.with_label_values(&[source.as_str()]).inc();
     }
 
     /// Somebody looked for deadlocks.
     pub fn deadlock_checked(&self, source: DeadlockSource, took: Duration) {
-        self.0.deadlock_check.with_label_values(&[source.as_str()]).observe(took.as_secs_f64());
+        self.0.locks.deadlock_check.with_label_values(&[source.as_str()]).observe(took.as_secs_f64());
     }
 
     /// The journal took bytes in.
     pub fn journal_appended(&self, bytes: u64) {
-        self.0.journal_appended.inc_by(bytes);
+        self.0.journal.appended.inc_by(bytes);
     }
 
     /// The journal sent bytes to the disk.
     pub fn journal_wrote(&self, purpose: DeviceWrite, bytes: u64) {
-        self.0.journal_device.with_label_values(&[purpose.as_str()]).inc_by(bytes);
+        self.0.journal.device.with_label_values(&[purpose.as_str()]).inc_by(bytes);
     }
 
     /// The log is damaged: this process runs nothing.
     pub fn set_journal_damaged(&self) {
-        self.0.journal_damaged.set(1);
+        self.0.journal.damaged.set(1);
     }
 
     /// The journal flushed.
     pub fn journal_flushed(&self, took: Duration, records: u64) {
-        self.0.journal_flush.observe(took.as_secs_f64());
+        self.0.journal.flush.observe(took.as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "a flush has far fewer than 2^52 records")]
-        self.0.journal_batch.observe(records as f64);
+        self.0.journal.batch.observe(records as f64);
     }
 
     /// The journal on disk now; `oldest_live`: age of what keeps its oldest segment.
     pub fn set_journal(&self, segments: usize, bytes: u64, oldest_live: Duration, poisoned: bool) {
-        self.0.journal_segments.set(as_gauge(segments));
-        self.0.journal_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-        self.0.journal_oldest_live.set(oldest_live.as_secs_f64());
-        self.0.journal_poisoned.set(i64::from(poisoned));
+        self.0.journal.segments.set(as_gauge(segments));
+        self.0.journal.bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        self.0.journal.oldest_live.set(oldest_live.as_secs_f64());
+        self.0.journal.poisoned.set(i64::from(poisoned));
     }
 
     /// The start took so long until the door opened.

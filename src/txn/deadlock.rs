@@ -36,10 +36,11 @@ pub use self::past::{DeadlockView, NodeView, WaitForView};
 use super::atomic::End;
 use super::core::Core;
 use super::entry::Entry;
+use super::site::Gate;
 use crate::clock;
 use crate::lock::{Deadlock, Score, rank};
 use crate::metrics::DeadlockSource;
-use crate::model::ids::{Run, StoreName};
+use crate::model::ids::{Run, StoreName, TxnId};
 use crate::model::problem::{Code, Problem};
 use crate::model::wait::{Party, Source, WaitEdge};
 use crate::store::Setback;
@@ -108,16 +109,27 @@ async fn look(core: &Arc<Core>, old: &BTreeMap<StoreName, Vec<Run>>) {
         return;
     }
     let again = gather(core, old).await;
-    let certain = cycles::seen_twice(&edges, again);
-    for cycle in cycles::find(&certain) {
-        break_cycle(core, &certain, cycle).await;
+    let mut certain = cycles::seen_twice(&edges, again);
+    // A knot may hold many circles. One that does not run through the victim stands, whether that gives way or not: it
+    // need not wait for the next look.
+    loop {
+        let circles = cycles::find(&certain);
+        if circles.is_empty() {
+            return;
+        }
+        for cycle in circles {
+            match break_cycle(core, &certain, &cycle).await {
+                Some(victim) => certain.retain(|edge| edge.waiter != Party::Ours(victim)),
+                None => certain.retain(|edge| *edge != cycle[0]),
+            }
+        }
     }
 }
 
 /// Our table's edges and those of the stores in which something has waited for long, all asked at the same time.
 async fn gather(core: &Core, old: &BTreeMap<StoreName, Vec<Run>>) -> Vec<WaitEdge> {
     let asking = old.iter().map(|(store, runs)| async move {
-        let site = core.site(store).ok()?;
+        let site = core.site(store).ok().filter(|site| !matches!(site.gate(), Gate::Down(_)))?;
         let blockers = site.store.blockers()?;
         let start = Instant::now();
         let answer = timeout(PATIENCE, blockers.waits(runs)).await;
@@ -137,26 +149,27 @@ async fn gather(core: &Core, old: &BTreeMap<StoreName, Vec<Run>>) -> Vec<WaitEdg
     edges
 }
 
-/// One circle that stood: somebody gives way.
-async fn break_cycle(core: &Arc<Core>, edges: &[WaitEdge], cycle: Vec<WaitEdge>) {
+/// One circle that stood: somebody gives way. `None` where nobody can.
+async fn break_cycle(core: &Arc<Core>, edges: &[WaitEdge], cycle: &[WaitEdge]) -> Option<TxnId> {
     let entries: Vec<Arc<Entry>> = cycle.iter().filter_map(|edge| entry(core, &edge.waiter)).collect();
     if let Some(sentence) = entries.iter().find_map(|entry| entry.condemned()) {
         // It was told and still waits: its wait is ended once more.
         end_waits(core, edges, sentence.run, &sentence.deadlock).await;
-        return;
+        return Some(sentence.run.txn);
     }
     let able = entries.iter().filter(|entry| entry.may_give_way());
     let scores = rank(able.map(|entry| (entry.id, entry.standing())), clock::now_us());
     for Score { transaction, .. } in &scores {
         let Some(victim) = entries.iter().find(|entry| entry.id == *transaction) else { continue };
-        let deadlock = Deadlock { cycle: cycle.clone(), scores: scores.clone(), victim: *transaction };
+        let deadlock = Deadlock { cycle: cycle.to_vec(), scores: scores.clone(), victim: *transaction };
         let deadlock = Arc::new(deadlock);
         if let Some(run) = victim.condemn(&deadlock) {
             end_waits(core, edges, run, &deadlock).await;
-            return;
+            return Some(*transaction);
         }
     }
     leave(core, cycle);
+    None
 }
 
 /// Ends everything that the victim waits for, wherever that is.
@@ -187,17 +200,17 @@ async fn end_waits(core: &Core, edges: &[WaitEdge], run: Run, deadlock: &Arc<Dea
 }
 
 /// Nobody of ours can give way. It is said once, and looked at again as long as it stands.
-fn leave(core: &Core, cycle: Vec<WaitEdge>) {
+fn leave(core: &Core, cycle: &[WaitEdge]) {
     let mut name: Vec<_> = cycle.iter().map(|edge| (edge.waiter.to_string(), edge.epoch)).collect();
     name.sort_unstable();
     if core.detector.hopeless.lock().unwrap_or_else(PoisonError::into_inner).insert(name) {
-        let source = source(core, &cycle);
+        let source = source(core, cycle);
         tracing::warn!(
             source = source.as_str(),
-            cycle = past::sentence(&cycle),
+            cycle = past::sentence(cycle),
             "deadlock: nobody of ours can give way"
         );
-        core.detector.past.add(DeadlockView::new(&cycle, &[], None, source, None));
+        core.detector.past.add(DeadlockView::new(cycle, &[], None, source, None));
     }
 }
 
@@ -234,13 +247,15 @@ pub(super) async fn wait_for(core: &Arc<Core>) -> WaitForView {
     let edges = gather(core, &old).await;
     let parties: BTreeSet<&Party> = edges.iter().flat_map(|edge| [&edge.waiter, &edge.holder]).collect();
     let node = |party: &Party| {
-        let known = entry(core, party);
-        let state = match (&known, party) {
-            (Some(entry), _) => entry.state().as_str(),
-            (None, Party::Ours(_)) => "unknown",
-            (None, Party::Foreign(_)) => "foreign",
+        let (name, state) = match (entry(core, party), party) {
+            (Some(entry), _) => (entry.name.clone(), entry.state().as_str()),
+            (None, Party::Ours(id)) => match core.leases.key_of(*id) {
+                Some(key) => (Some(key), "lease"),
+                None => (None, "unknown"),
+            },
+            (None, Party::Foreign(_)) => (None, "foreign"),
         };
-        NodeView { id: party.to_string(), name: known.and_then(|entry| entry.name.clone()), state }
+        NodeView { id: party.to_string(), name, state }
     };
     WaitForView { nodes: parties.into_iter().map(node).collect(), edges: edges.clone() }
 }

@@ -132,6 +132,14 @@ fn report(bank: &Bank, history: &History, rounds: usize, took: Duration) {
         println!("slow: {slow}");
     }
     let metrics = bank.sidecar.metrics().unwrap();
+    // Every run that was run again for a deadlock was the victim of one that is counted.
+    let sum = |of: &str| -> f64 {
+        let lines = metrics.lines().filter(|line| line.starts_with(of));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    };
+    let (counted, reruns) = (sum("outrigger_deadlocks_total{"), sum("outrigger_attempts_total{reason=\"deadlock\"}"));
+    println!("{counted} deadlocks counted, {reruns} runs were run again for one");
+    assert!((counted - reruns).abs() < 0.5, "a victim without a deadlock:\n{metrics}");
     let reasons: Vec<&str> = metrics.lines().filter(|line| line.starts_with("outrigger_attempts_total")).collect();
     println!("{}", reasons.join("\n"));
     // A wait that only its bound ended was a circle that nobody saw.

@@ -35,9 +35,10 @@ enum Errand {
     },
     /// Every check in order: format, lints, builds, tests on real stores, documentation
     Test(suite::Options),
-    /// Direct writes and Outrigger over the same stores, in one interleaved run (release builds; minutes)
+    /// Direct writes and Outrigger over the same stores, in one interleaved run (release builds; minutes); `bench wal`: the
+    /// log beside other logs and the disk's limit
     Bench {
-        /// For the ladder: --rounds, --seconds, --clients, --json; see `cargo xtask bench -- --help`
+        /// For the ladder: --rounds, --seconds, --clients, --json; see `cargo xtask bench -- --help`, `bench wal --help`
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },

@@ -1,4 +1,8 @@
 //! Records of the log in words.
+//!
+//! A log holds what applications wrote. Whoever may look at it need not be somebody who may know that, so without
+//! `--values` a record is shown with its ids, names of stores and counts, and everything else as how long it is. What is
+//! shown is listed here one by one: a member that nobody thought of is not shown.
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -10,19 +14,19 @@ use crate::clock;
 use crate::journal::record::{DoneRecord, IntentRecord, OpenedRecord, RunRecord, VerdictRecord, kind};
 use crate::model::ids::Run;
 
-/// A record as JSON: its place, its kind and what it says. Bodies of redo writes are counted, not shown.
-pub(super) fn describe(record: &Record, payload: bool) -> Value {
+/// A record as JSON: its place, its kind and what it says; with `values` also what applications wrote.
+pub(super) fn describe(record: &Record, values: bool) -> Value {
     let mut members = Map::new();
     members.insert("lsn".into(), record.lsn.as_u64().into());
     members.insert("kind".into(), kind::name(record.kind).into());
     members.insert("durable_lsn".into(), record.durable_lsn.as_u64().into());
     members.insert("bytes".into(), record.payload.len().into());
-    match contents(record.kind, &record.payload) {
+    match contents(record.kind, &record.payload, Values(values)) {
         Ok(Value::Object(contents)) => members.extend(contents),
         Ok(_) => {}
         Err(why) => drop(members.insert("unreadable".into(), why.to_string().into())),
     }
-    if payload {
+    if values {
         members.insert("payload".into(), BASE64_STANDARD.encode(&record.payload).into());
     }
     Value::Object(members)
@@ -44,7 +48,36 @@ pub(super) fn line(record: &Record, described: &Value) -> String {
     format!("{:>12}  {:10}  {run}  {}", record.lsn, kind::name(record.kind), rest.join(" ")).trim_end().to_owned()
 }
 
-fn contents(record_kind: u8, payload: &[u8]) -> Result<Value, prost::DecodeError> {
+/// Whether values are shown.
+#[derive(Clone, Copy)]
+struct Values(bool);
+
+impl Values {
+    fn text(self, text: String) -> String {
+        if self.0 { text } else { format!("[{} bytes]", text.len()) }
+    }
+
+    fn bytes(self, bytes: &[u8]) -> Value {
+        if self.0 { BASE64_STANDARD.encode(bytes).into() } else { bytes.len().into() }
+    }
+
+    /// A lock: store and resource are configuration, a free key or a point is not.
+    fn lock(self, mut parts: Vec<String>) -> String {
+        if parts.len() != 2
+            && let Some(last) = parts.pop()
+        {
+            parts.push(self.text(last));
+        }
+        parts.join("/")
+    }
+
+    /// The problem's code, and its sentence, which may quote a row.
+    fn cause(self, cause: Vec<String>) -> Vec<String> {
+        cause.into_iter().enumerate().map(|(at, text)| if at == 0 { text } else { self.text(text) }).collect()
+    }
+}
+
+fn contents(record_kind: u8, payload: &[u8], values: Values) -> Result<Value, prost::DecodeError> {
     Ok(match record_kind {
         kind::OPENED | kind::CHECKPOINT => {
             let opened = OpenedRecord::decode(payload)?;
@@ -52,28 +85,30 @@ fn contents(record_kind: u8, payload: &[u8]) -> Result<Value, prost::DecodeError
         }
         kind::INTENT => {
             let intent = IntentRecord::decode(payload)?;
-            let redo = intent.redo.iter();
-            let redo = redo.map(
-                |w| json!({"store": w.store, "resource": w.resource, "points": w.keys.len(), "bytes": w.body.len()}),
-            );
-            let locks: Vec<_> = intent.claims.iter().map(|claim| claim.parts.join("/")).collect();
+            let redo = intent.redo.into_iter().map(|write| {
+                let points = if values.0 { json!(write.keys) } else { write.keys.len().into() };
+                let body = values.bytes(&write.body);
+                json!({"store": write.store, "resource": write.resource, "points": points, "body": body})
+            });
+            let locks: Vec<_> = intent.claims.into_iter().map(|claim| values.lock(claim.parts)).collect();
             json!({
                 "run": run(&intent.run), "name": intent.name, "decider": intent.decider, "gids": intent.gids,
-                "redo": redo.collect::<Vec<_>>(), "locks": locks, "key": intent.key.map(|key| key.key),
+                "redo": redo.collect::<Vec<_>>(), "locks": locks, "key": intent.key.map(|key| values.text(key.key)),
                 "began_at": clock::rfc3339(intent.began_us), "reason": intent.reason,
             })
         }
         kind::DECISION | kind::LEARNT => {
             let verdict = VerdictRecord::decode(payload)?;
-            json!({"run": run(&verdict.run), "outcome": outcome(verdict.committed)})
+            let answer = verdict.answer.map(|answer| values.text(answer));
+            json!({"run": run(&verdict.run), "outcome": outcome(verdict.committed), "answer": answer})
         }
         kind::DONE => {
             let done = DoneRecord::decode(payload)?;
             json!({
                 "run": run(&done.run), "outcome": outcome(done.committed), "name": done.name, "decider": done.decider,
-                "prepared": done.preparers, "redo": done.redoers, "key": done.key.map(|key| key.key),
+                "prepared": done.preparers, "redo": done.redoers, "key": done.key.map(|key| values.text(key.key)),
                 "began_at": clock::rfc3339(done.began_us), "ended_at": clock::rfc3339(done.ended_us),
-                "cause": done.cause,
+                "cause": values.cause(done.cause), "answer": done.answer.map(|answer| values.text(answer)),
             })
         }
         _ => Value::Null,

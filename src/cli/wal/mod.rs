@@ -1,17 +1,23 @@
-//! `outrigger wal stat|verify|dump|replay`: the log, without a sidecar. All but `replay` only read, and may be used
-//! beside a running owner.
+//! `outrigger wal stat|verify|dump|tail|replay|repair`: the log, without a sidecar. All but `replay` and `repair --yes` only
+//! read, and may be used beside a running owner.
+
+mod dump;
+mod filter;
+mod records;
+mod repair;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
-use outrigger_wal::inspect::{self, Damage, Verify};
-use outrigger_wal::{Lsn, WalError};
+use outrigger_wal::inspect::{self, Damage, Follow, Records, Verify};
+use outrigger_wal::{Keys, Lsn, WalError};
 use serde_json::{Value, json};
 
+use self::filter::Filter;
 use super::output::{Output, Stop};
-use super::{records, replay};
+use super::replay;
 use crate::config::Config;
 
 #[derive(Subcommand, Debug)]
@@ -20,24 +26,37 @@ pub(super) enum Wal {
     Stat(Place),
     /// Read and check every record; a torn tail is no fault
     Verify(Place),
-    /// Print the records
+    /// Print the records, without the values in them
     Dump {
         #[command(flatten)]
-        place: Place,
-        /// Begin here
-        #[arg(long, default_value = "0", value_name = "LSN")]
-        from: Lsn,
+        reading: Reading,
+        #[command(flatten)]
+        filter: Filter,
         /// At most so many
         #[arg(long, value_name = "COUNT")]
         limit: Option<usize>,
-        /// With the raw bytes (base64): they hold what applications wrote
-        #[arg(long)]
-        payload: bool,
+        #[command(flatten)]
+        show: Show,
+    },
+    /// Print the last records, and go on as more become durable
+    Tail {
+        #[command(flatten)]
+        reading: Reading,
+        #[command(flatten)]
+        filter: Filter,
+        /// How many of the last ones
+        #[arg(short = 'n', long, default_value_t = 10, value_name = "COUNT")]
+        lines: usize,
+        /// Go on until ended; the log may be in use
+        #[arg(short, long)]
+        follow: bool,
+        #[command(flatten)]
+        show: Show,
     },
     /// Drive recovery without serving: own the log, end every open transaction in the stores, stop
     Replay {
         #[command(flatten)]
-        place: Place,
+        reading: Reading,
         /// Only say what recovery would do, reaching no store and changing nothing
         #[arg(long)]
         plan: bool,
@@ -45,6 +64,22 @@ pub(super) enum Wal {
         #[arg(long, default_value_t = 60, value_name = "SECONDS")]
         timeout: u64,
     },
+    /// Say what can be done for a log that does not open: cut a torn tail, set damaged segments aside; never edit
+    Repair {
+        #[command(flatten)]
+        place: Place,
+        /// Do it: what is given up is lost to the log for good
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// What of a record is shown.
+#[derive(clap::Args, Debug)]
+pub(super) struct Show {
+    /// With what applications wrote: names of locks, points and keys, answers, causes, and the raw bytes (base64)
+    #[arg(long)]
+    values: bool,
 }
 
 /// Where the log is.
@@ -53,6 +88,64 @@ pub(super) struct Place {
     /// The log's folder [default: journal.dir of the configuration]
     #[arg(long, value_name = "PATH")]
     dir: Option<PathBuf>,
+}
+
+/// What records are read with.
+#[derive(clap::Args, Debug)]
+pub(super) struct Reading {
+    #[command(flatten)]
+    place: Place,
+    /// The keys of an encrypted log [default: journal.encryption_key_file of the configuration]
+    #[arg(long, value_name = "PATH")]
+    key_file: Option<PathBuf>,
+}
+
+/// A log whose records are read.
+pub(super) struct Log {
+    dir: PathBuf,
+    keys: Option<Keys>,
+}
+
+impl Reading {
+    /// Place and keys; the configuration is needed only where the arguments leave the place open.
+    fn log(&self, load: impl FnOnce() -> Result<Config, Stop>) -> Result<Log, Stop> {
+        let mut configured = None;
+        let dir = self.place.dir(|| {
+            let config = load()?;
+            configured.clone_from(&config.journal.keys);
+            Ok(config)
+        })?;
+        let keys = match &self.key_file {
+            Some(path) => Some(Keys::from_file(path).map_err(|e| stop(&e))?),
+            None => configured,
+        };
+        Ok(Log { dir, keys })
+    }
+}
+
+impl Log {
+    /// The records from the first one at or after `from`.
+    pub(super) fn records(&self, from: Lsn) -> Result<Records, WalError> {
+        let records = inspect::records(&self.dir, from)?;
+        Ok(match &self.keys {
+            Some(keys) => records.with_keys(keys.clone()),
+            None => records,
+        })
+    }
+
+    /// The same, and what becomes durable later.
+    fn follow(&self, from: Lsn) -> Follow {
+        let follow = inspect::follow(&self.dir, from);
+        match &self.keys {
+            Some(keys) => follow.with_keys(keys.clone()),
+            None => follow,
+        }
+    }
+
+    /// Where each segment begins, oldest first.
+    fn begins(&self) -> Result<Vec<Lsn>, WalError> {
+        Ok(inspect::stat(&self.dir)?.segments.iter().map(|segment| segment.base_lsn).collect())
+    }
 }
 
 impl Place {
@@ -69,16 +162,21 @@ pub(super) fn run(what: &Wal, load: impl FnOnce() -> Result<Config, Stop>, outpu
     match what {
         Wal::Stat(place) => stat(&place.dir(load)?, output),
         Wal::Verify(place) => verify(&place.dir(load)?, output),
-        Wal::Dump { place, from, limit, payload } => {
-            dump(&place.dir(load)?, *from, limit.unwrap_or(usize::MAX), *payload, output)
+        Wal::Dump { reading, filter, limit, show } => {
+            dump::dump(&reading.log(load)?, filter, limit.unwrap_or(usize::MAX), show.values, output)
         }
-        Wal::Replay { place, plan: true, .. } => replay::plan(&place.dir(load)?, output),
-        Wal::Replay { place, timeout, .. } => {
+        Wal::Tail { reading, filter, lines, follow, show } => {
+            dump::tail(&reading.log(load)?, filter, *lines, *follow, show.values, output)
+        }
+        Wal::Repair { place, yes } => repair::run(&place.dir(load)?, *yes, output),
+        Wal::Replay { reading, plan: true, .. } => replay::plan(&reading.log(load)?, output),
+        Wal::Replay { reading, timeout, .. } => {
             let mut config = load()?;
-            if let Some(dir) = &place.dir {
+            if let Some(dir) = &reading.place.dir {
                 config.journal.dir.clone_from(dir);
             }
-            place.dir(|| Ok(config.clone()))?;
+            let log = reading.log(|| Ok(config.clone()))?;
+            config.journal.keys = log.keys.or(config.journal.keys);
             replay::drive(config, std::time::Duration::from_secs(*timeout), output)
         }
     }
@@ -103,6 +201,7 @@ fn stat(dir: &std::path::Path, output: &mut Output) -> Result<(), Stop> {
                 json!({
                     "name": s.name, "number": s.number, "base_lsn": s.base_lsn.as_u64(), "bytes": s.bytes,
                     "created_at": time(s.created_at_micros), "durable_lsn": s.durable_lsn.as_u64(),
+                    "key_id": s.key_id,
                 })
             })
             .collect();
@@ -161,48 +260,42 @@ fn verify(dir: &std::path::Path, output: &mut Output) -> Result<(), Stop> {
             output.line(format_args!("warning: {} torn bytes at the end: the next start cuts them", found.torn_bytes));
         }
         for damage in &found.corrupt {
-            let Damage { segment, lsn, lost, detail, .. } = damage;
-            output.line(format_args!("FAULT: {segment} at Lsn {lsn}: {detail}; lost: {} to {}", lost.start, lost.end));
+            output.line(fault_line(damage));
+        }
+        if !found.corrupt.is_empty() {
+            output.line("`outrigger wal repair` says what can be done.");
         }
     }
     if found.corrupt.is_empty() { Ok(()) } else { Err(Stop::faults_shown()) }
 }
 
 fn verified(found: &Verify) -> Value {
-    let corrupt: Vec<_> = found
-        .corrupt
-        .iter()
-        .map(|damage| {
-            json!({
-                "segment": damage.segment, "lsn": damage.lsn.as_u64(), "detail": damage.detail,
-                "lost": {"from": damage.lost.start.as_u64(), "to": damage.lost.end.as_u64()},
-            })
-        })
-        .collect();
     json!({
         "segments": found.segments,
         "records": found.records,
         "first_lsn": found.first_lsn.as_u64(),
         "last_lsn": found.last_lsn.map(Lsn::as_u64),
         "torn_bytes": found.torn_bytes,
-        "corrupt": corrupt,
+        "corrupt": damages(&found.corrupt),
         "log_id": found.log_id.map(|id| id.to_string()),
         "clean_shutdown": found.clean_shutdown,
     })
 }
 
-/// One record a line; with `--json` one object a line, so that a log of any length can be piped.
-fn dump(dir: &std::path::Path, from: Lsn, limit: usize, payload: bool, output: &mut Output) -> Result<(), Stop> {
-    for record in inspect::records(dir, from).map_err(|e| stop(&e))?.take(limit) {
-        let record = record.map_err(|e| stop(&e))?;
-        let described = records::describe(&record, payload);
-        if output.is_json() {
-            output.line(&described);
-        } else {
-            output.line(records::line(&record, &described));
-        }
-    }
-    Ok(())
+fn fault_line(damage: &Damage) -> String {
+    let Damage { segment, lsn, lost, detail, .. } = damage;
+    format!("FAULT: {segment} at Lsn {lsn}: {detail}; lost: {} to {}", lost.start, lost.end)
+}
+
+fn damages(all: &[Damage]) -> Value {
+    all.iter()
+        .map(|damage| {
+            json!({
+                "segment": damage.segment, "lsn": damage.lsn.as_u64(), "detail": damage.detail,
+                "lost": {"from": damage.lost.start.as_u64(), "to": damage.lost.end.as_u64()},
+            })
+        })
+        .collect()
 }
 
 /// A progress bar for people; nobody else gets one.
