@@ -116,6 +116,7 @@ async fn a_redo_that_has_to_wait_is_committing_not_lost() {
         (200, Some("committing"), &json!(["vectors"])),
         "{view:#}"
     );
+    assert_eq!(view["results"]["1"], json!({"affected": 1, "applied": false}), "not yet, and it says so");
     assert_eq!(stack.sql("SELECT count(*) FROM t").unwrap().trim(), "1", "decided is decided");
     // Not even a crash in between loses it.
     sidecar.kill().unwrap();
@@ -134,6 +135,20 @@ async fn a_redo_that_has_to_wait_is_committing_not_lost() {
     }
     let count = qdrant.count(qdrant_client::qdrant::CountPointsBuilder::new("t").exact(true)).await.unwrap();
     assert_eq!(count.result.unwrap().count, 1);
+    // Whoever does not wait is told that it is not applied; whoever asks later, that it is.
+    order(&faults, "inject fail_before n=4 code=unavailable");
+    let body = json!({"wait": "decided", "operations": [
+        {"id": "w", "store": "vectors", "collection": "t", "upsert": {"points": [{"id": 2, "vector": [0.5, 0.5]}]}}]});
+    let answer = http.post(format!("{}/v1/transactions", sidecar.url())).json(&body).send().await.unwrap();
+    let mut view: serde_json::Value = answer.json().await.unwrap();
+    assert_eq!((&view["state"], &view["results"]["w"]["applied"]), (&json!("committing"), &json!(false)), "{view:#}");
+    let path = format!("/v1/transactions/{}", view["id"].as_str().unwrap());
+    while view["state"] == "committing" {
+        assert_eq!(view["results"]["w"]["applied"], view["pending"].as_array().unwrap().is_empty(), "{view:#}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        view = serde_json::from_str(&xtask::sidecar::get(&launch.door, &path).unwrap().1).unwrap();
+    }
+    assert_eq!((&view["state"], &view["results"]["w"]["applied"]), (&json!("committed"), &json!(true)), "{view:#}");
 }
 
 fn order(faults: &str, line: &str) {

@@ -10,6 +10,10 @@ mod help;
 mod own_writes;
 #[path = "qdrant/reads.rs"]
 mod reads;
+#[path = "qdrant/records.rs"]
+mod records;
+#[path = "contract/records.rs"]
+mod records_contract;
 #[path = "qdrant/session.rs"]
 mod session;
 #[path = "qdrant/verbs.rs"]

@@ -9,6 +9,7 @@
 
 mod check;
 mod client;
+mod locks;
 mod output;
 mod replay;
 mod runtime;
@@ -70,6 +71,10 @@ enum Command {
     /// Ask the running sidecar about transactions
     #[command(subcommand)]
     Txn(txn::Txn),
+    /// Show who holds which lock of the running sidecar, and who waits
+    Locks(locks::Locks),
+    /// Show the last deadlocks: who waited for whom in a circle, and who gave way
+    Deadlocks(locks::Deadlocks),
     /// Look at the log, without a sidecar
     #[command(subcommand)]
     Wal(wal::Wal),
@@ -105,6 +110,8 @@ fn run(cli: &Cli, output: &mut Output) -> Result<(), Stop> {
         Command::Wal(what) => wal::run(what, config, output),
         Command::Check => check::run(cli.config.as_deref(), output),
         Command::Txn(what) => txn::run(what, cli.config.as_deref(), output),
+        Command::Locks(what) => locks::locks(what, cli.config.as_deref(), output),
+        Command::Deadlocks(what) => locks::deadlocks(what, cli.config.as_deref(), output),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "outrigger", &mut script);

@@ -158,7 +158,7 @@ fn dash() -> String {
     "-".to_owned()
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => dash(),
         Value::String(text) => text.clone(),

@@ -4,16 +4,17 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::locks::Locks;
 use crate::model::commit::KeyNote;
 use crate::model::ids::TxnId;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::TxnRequest;
 use crate::model::view::{Answer, View};
-use crate::txn::{Coordinator, DeadlockView, Find, ListFilter, Page};
+use crate::txn::{Coordinator, Find, ListFilter, Page};
 
 /// Runs transactions and knows of them. See [`Coordinator`], whose methods these are.
 #[async_trait]
-pub trait Api: Send + Sync {
+pub trait Api: Locks {
     /// Runs a transaction to its end, or to where its end is not known yet. Dropping the future harms nothing.
     async fn submit(&self, request: TxnRequest, key: Option<KeyNote>) -> Answer;
 
@@ -40,14 +41,6 @@ pub trait Api: Send + Sync {
 
     /// The members of `GET /v1/status`, without version and uptime.
     fn status(&self) -> Value;
-
-    /// The last deadlocks, newest first.
-    ///
-    /// # Errors
-    /// `journal_unavailable` in repair mode.
-    fn deadlocks(&self) -> Result<Vec<DeadlockView>, Problem> {
-        Ok(Vec::new())
-    }
 
     /// Whether `/readyz` may say yes.
     fn is_ready(&self) -> bool;
@@ -79,10 +72,6 @@ impl Api for Coordinator {
         Self::status(self)
     }
 
-    fn deadlocks(&self) -> Result<Vec<DeadlockView>, Problem> {
-        Ok(Self::deadlocks(self))
-    }
-
     fn is_ready(&self) -> bool {
         Self::is_ready(self)
     }
@@ -97,7 +86,7 @@ pub struct RepairMode {
 }
 
 impl RepairMode {
-    fn problem(&self) -> Problem {
+    pub(super) fn problem(&self) -> Problem {
         Problem::new(Code::JournalUnavailable, format!("repair mode: {}", self.reason))
     }
 }
@@ -122,10 +111,6 @@ impl Api for RepairMode {
 
     fn store_kind(&self, name: &str) -> Option<&'static str> {
         self.stores.iter().find(|(store, _)| store == name).map(|(_, kind)| *kind)
-    }
-
-    fn deadlocks(&self) -> Result<Vec<DeadlockView>, Problem> {
-        Err(self.problem())
     }
 
     fn status(&self) -> Value {

@@ -194,17 +194,6 @@ pub(super) async fn key(
     or_problem(found.await)
 }
 
-/// The last hundred deadlocks, newest first: who waited for whom, and who gave way.
-#[utoipa::path(
-    get, path = "/v1/deadlocks", operation_id = "listDeadlocks", tag = "locks",
-    responses((status = 200, description = "The deadlocks.", body = openapi::Deadlocks)),
-)]
-pub(super) async fn deadlocks(State(door): State<Arc<Door>>, head: HeaderMap, uri: Uri) -> Reply {
-    let asked = door.access.visitor(&head).and_then(|_| headers::query(&uri, &[]));
-    let found = asked.and_then(|_| door.api.deadlocks());
-    or_problem(found.map(|deadlocks| reply::json(StatusCode::OK, &openapi::Deadlocks { deadlocks })))
-}
-
 /// Version, uptime, stores with their powers and what is lost, journal, open transactions, the last recovery.
 #[utoipa::path(
     get, path = "/v1/status", operation_id = "getStatus", tag = "status",

@@ -3,14 +3,17 @@
 //! ```text
 //!   server (accept, time limits, drain) → route (gate, metrics, panics) → handler
 //!       → headers, body, wire (JSON → TxnRequest, checked once) → Api → reply (status, problem, retry advice)
+//!   locks, graph   leases, the lock table, and who waits for whom as a picture
 //! ```
 
 mod access;
 mod api;
 mod body;
 mod gate;
+mod graph;
 mod handler;
 mod headers;
+mod locks;
 mod openapi;
 pub mod porch;
 mod reply;
@@ -23,5 +26,6 @@ mod tests;
 
 pub use access::{Access, Visitor, operator_token_path};
 pub use api::{Api, RepairMode};
+pub use locks::Locks;
 pub use route::Door;
 pub use server::{Limits, Listener, SocketFile, run};

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
 use serde_json::Value;
 use utoipa::openapi::content::ContentBuilder;
 use utoipa::openapi::path::Operation as OpenApiOperation;
@@ -12,7 +11,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Ref, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
-use super::{handler, reply};
+use super::{handler, locks, reply};
 use crate::metrics::Route;
 use crate::model::problem::Code;
 
@@ -22,18 +21,15 @@ use crate::model::problem::Code;
         title = "Outrigger",
         description = "Writes across PostgreSQL, Qdrant and Neo4j happen together or not at all. An answer is one of three: it happened, it did not, or it is not known yet and here is where to ask.",
     ),
-    paths(handler::submit, handler::list, handler::show, handler::key, handler::deadlocks, handler::status, handler::open_api),
+    paths(
+        handler::submit, handler::list, handler::show, handler::key,
+        locks::lease, locks::renew, locks::release, locks::table, locks::wait_for, locks::deadlocks,
+        handler::status, handler::open_api,
+    ),
     components(schemas(ProblemDocument)),
     security((), ("bearer" = [])),
 )]
 struct Contract;
-
-/// The last deadlocks.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Deadlocks {
-    /// Newest first.
-    pub(super) deadlocks: Vec<crate::txn::DeadlockView>,
-}
 
 /// A one-shot transaction. Members that are not listed are refused.
 #[derive(ToSchema)]
@@ -94,7 +90,7 @@ struct Lock {
     mode: Option<String>,
 }
 
-/// Exactly one of `sql`, `cypher` and Qdrant's verbs. `{"$ref": "OP#/JSON/POINTER"}` stands anywhere a value of
+/// Exactly one of `sql`, `cypher`, `record` and Qdrant's verbs. `{"$ref": "OP#/JSON/POINTER"}` stands anywhere a value of
 /// `params` or of a Qdrant body may: the result of an earlier operation. `{"$literal": …}` escapes.
 #[derive(ToSchema)]
 struct Operation {
@@ -139,8 +135,34 @@ struct Operation {
     query: Option<Value>,
     /// Qdrant's own REST body of `POST /points/count`.
     count: Option<Value>,
+    /// One keyed record of any of the stores.
+    record: Option<Record>,
     /// What must hold, else `conflict`.
     expect: Option<Expect>,
+}
+
+/// A keyed record: a row, a node or a point. Its result is `{"found", "version", "value"}`: whether it was there before,
+/// and what a `get` found, a `put` made or a `delete` took away.
+#[derive(ToSchema)]
+struct Record {
+    /// `get`, `put` or `delete`.
+    #[schema(example = "put")]
+    r#do: String,
+    /// Table (or `schema.table`), label, or collection, spelt exactly.
+    #[schema(min_length = 1, max_length = 255, example = "accounts")]
+    r#in: String,
+    /// Columns or properties that are unique together; `{"id": …}` in Qdrant. `$ref` may stand for each value.
+    #[schema(value_type = Object)]
+    key: Value,
+    /// What a `put` merges. `$ref` may stand for each value.
+    #[schema(value_type = Option<Object>)]
+    set: Option<Value>,
+    /// Qdrant's vectors of a `put`: needed where it makes the point.
+    vector: Option<Value>,
+    /// The column, property or payload field that counts the versions; `version` by default.
+    version: Option<String>,
+    /// How the record must be found, else `conflict`: a version (0 where it has none), `absent`, or `any` (default).
+    if_version: Option<Value>,
 }
 
 /// An optimistic check.
@@ -164,6 +186,44 @@ struct Condition {
     exists: Option<bool>,
     /// Payload fields with the value that each must have.
     payload: Option<BTreeMap<String, Value>>,
+}
+
+/// The lock table.
+#[derive(ToSchema)]
+pub(super) struct LockTable {
+    /// Contended keys first.
+    locks: Vec<crate::txn::KeyView>,
+}
+
+/// The last deadlocks.
+#[derive(ToSchema)]
+pub(super) struct DeadlockList {
+    /// Newest first.
+    deadlocks: Vec<crate::txn::DeadlockView>,
+}
+
+/// A lock to be leased.
+#[derive(ToSchema)]
+pub(super) struct LeaseRequest {
+    /// In the namespace of transactions' `locks`.
+    #[schema(min_length = 1, max_length = 512)]
+    key: String,
+    /// `exclusive` (default) or `shared`.
+    mode: Option<String>,
+    /// How long it holds when it is not renewed; 30000 by default.
+    #[schema(minimum = 100, maximum = 3_600_000)]
+    ttl_ms: Option<u32>,
+    /// How long to wait for it; 0 by default.
+    #[schema(minimum = 0, maximum = 600_000)]
+    wait_ms: Option<u32>,
+}
+
+/// How long a lease is to last from now; as long as at first where there is no body.
+#[derive(ToSchema)]
+pub(super) struct RenewRequest {
+    /// Milliseconds.
+    #[schema(minimum = 100, maximum = 3_600_000)]
+    ttl_ms: Option<u32>,
 }
 
 /// What the sidecar is and has. More members may come.
@@ -205,6 +265,10 @@ struct ProblemDocument {
     store_code: Option<String>,
     /// JSON pointer to the request's faulty member.
     pointer: Option<String>,
+    /// Runs of the transaction, where it was run more than once.
+    attempts: Option<u32>,
+    /// Why it was run again, one code an extra run.
+    retried_for: Option<Vec<String>>,
     /// Of a `deadlock`: who waited for whom, in a circle.
     cycle: Option<Vec<Edge>>,
 }
@@ -228,7 +292,8 @@ struct Edge {
 pub(super) fn document() -> utoipa::openapi::OpenApi {
     let mut document = Contract::openapi();
     for (path, item) in &mut document.paths.paths {
-        let operations = [("GET", &mut item.get), ("POST", &mut item.post)];
+        let operations =
+            [("GET", &mut item.get), ("POST", &mut item.post), ("PUT", &mut item.put), ("DELETE", &mut item.delete)];
         for (method, operation) in operations {
             let name = format!("{method} {path}");
             let route = Route::ALL.iter().find(|route| route.as_str() == name);

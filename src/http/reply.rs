@@ -67,6 +67,22 @@ pub(super) fn accepted(id: TxnId, view: Option<&View>) -> Response<Body> {
     response
 }
 
+/// 201: it is there now, at `location`.
+pub(super) fn made(location: &str, body: &impl Serialize) -> Response<Body> {
+    let mut response = json(StatusCode::CREATED, body);
+    if let Ok(location) = HeaderValue::from_str(location) {
+        response.headers_mut().insert(LOCATION, location);
+    }
+    response
+}
+
+/// 204.
+pub(super) fn nothing() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
 /// A transaction that was looked up: 200 whatever its state.
 pub(super) fn found(view: &View) -> Response<Body> {
     let mut response = json(StatusCode::OK, view);
@@ -138,6 +154,10 @@ fn members(problem: &Problem) -> Map<String, Value> {
         if let Some(value) = value {
             put(name, value.into());
         }
+    }
+    if !problem.retried_for.is_empty() {
+        put("attempts", (problem.retried_for.len() + 1).into());
+        put("retried_for", problem.retried_for.clone().into());
     }
     if !problem.cycle.is_empty() {
         put("cycle", serde_json::json!(problem.cycle));

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::routing::get;
+use axum::routing::{get, put};
 use futures::FutureExt;
 use http::header::{ALLOW, CACHE_CONTROL};
 use http::{HeaderValue, Method, Response, Uri};
@@ -17,7 +17,7 @@ use tracing::Instrument;
 use super::access::Access;
 use super::api::Api;
 use super::gate::Gate;
-use super::{handler, headers, reply};
+use super::{handler, headers, locks, reply};
 use crate::config;
 use crate::metrics::{Metrics, Route};
 use crate::model::problem::{Code, Problem};
@@ -54,7 +54,10 @@ impl Door {
             .route("/v1/transactions/{id}", get(handler::show))
             // A key may hold slashes.
             .route("/v1/idempotency/{*key}", get(handler::key))
-            .route("/v1/deadlocks", get(handler::deadlocks))
+            .route("/v1/locks", get(locks::table).post(locks::lease))
+            .route("/v1/locks/{lease}", put(locks::renew).delete(locks::release))
+            .route("/v1/wait-for", get(locks::wait_for))
+            .route("/v1/deadlocks", get(locks::deadlocks))
             .route("/v1/status", get(handler::status))
             .route("/openapi.json", get(handler::open_api))
             .fallback(not_found)
@@ -72,6 +75,11 @@ fn route_of(request: &Request) -> Route {
         "/v1/transactions" if reads => Route::List,
         "/v1/transactions/{id}" if reads => Route::Show,
         "/v1/idempotency/{*key}" if reads => Route::Key,
+        "/v1/locks" if request.method() == Method::POST => Route::Lease,
+        "/v1/locks" if reads => Route::Locks,
+        "/v1/locks/{lease}" if request.method() == Method::PUT => Route::RenewLease,
+        "/v1/locks/{lease}" if request.method() == Method::DELETE => Route::ReleaseLease,
+        "/v1/wait-for" if reads => Route::WaitFor,
         "/v1/deadlocks" if reads => Route::Deadlocks,
         "/v1/status" if reads => Route::Status,
         "/openapi.json" if reads => Route::OpenApi,
@@ -85,13 +93,15 @@ async fn attend(State(door): State<Arc<Door>>, request: Request, next: Next) -> 
     let trace = headers::trace_id(request.headers()).map(str::to_owned);
     let span = tracing::debug_span!("request", route = route.as_str(), trace_id = trace);
     let answer = async {
-        // The status must be readable above all when there is too much to do.
+        // The status, and who waits for whom, must be readable above all when there is too much to do; and whoever waits
+        // for a lease must not keep the transactions out that it waits for.
         let _place = match route {
             Route::Submit | Route::List | Route::Show | Route::Key => match door.gate.enter().await {
                 Ok(place) => Some(place),
                 Err(problem) => return reply::problem(&problem),
             },
-            Route::Status | Route::Deadlocks | Route::OpenApi | Route::Unknown => None,
+            Route::Lease | Route::RenewLease | Route::ReleaseLease | Route::Locks | Route::WaitFor => None,
+            Route::Deadlocks | Route::Status | Route::OpenApi | Route::Unknown => None,
         };
         let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
         answer.unwrap_or_else(|_| {
@@ -112,7 +122,11 @@ pub(super) async fn not_found(uri: Uri) -> Response<Body> {
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> Response<Body> {
-    let allowed = if uri.path() == "/v1/transactions" { "GET, HEAD, POST" } else { "GET, HEAD" };
+    let allowed = match uri.path() {
+        "/v1/transactions" | "/v1/locks" => "GET, HEAD, POST",
+        path if path.starts_with("/v1/locks/") => "PUT, DELETE",
+        _ => "GET, HEAD",
+    };
     wrong_method(&method, &uri, allowed)
 }
 

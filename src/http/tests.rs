@@ -220,16 +220,18 @@ async fn lists_are_filtered_and_strange_parameters_refused() {
 #[tokio::test]
 async fn wrong_paths_methods_types_and_keys_are_problems() {
     let house = House::new().await;
-    for path in ["/", "/v1", "/v1/transactions/", "/v1/locks", "/metrics"] {
+    for path in ["/", "/v1", "/v1/transactions/", "/v1/locks/", "/metrics"] {
         assert_problem(house.get(path).await, Code::NotFound);
     }
     for (method, path) in
-        [(Method::DELETE, "/v1/transactions"), (Method::POST, "/v1/status"), (Method::OPTIONS, "/openapi.json")]
+        [(Method::DELETE, "/v1/transactions"), (Method::PUT, "/v1/locks"), (Method::OPTIONS, "/openapi.json")]
     {
         let response = house.request(method, path).send().await.unwrap();
         assert!(response.headers()["allow"].to_str().unwrap().starts_with("GET, HEAD"));
         assert_problem((response.status(), response.json().await.unwrap()), Code::MethodNotAllowed);
     }
+    let response = house.request(Method::GET, "/v1/locks/x").send().await.unwrap();
+    assert_eq!((response.status().as_u16(), response.headers()["allow"].to_str().unwrap()), (405, "PUT, DELETE"));
     for kind in
         ["text/plain", "application/xml", "application/json; charset=latin1", "application/x-www-form-urlencoded"]
     {
@@ -434,9 +436,12 @@ async fn the_contract_lists_every_path_with_its_problems() {
         "/openapi.json",
         "/v1/deadlocks",
         "/v1/idempotency/{key}",
+        "/v1/locks",
+        "/v1/locks/{lease}",
         "/v1/status",
         "/v1/transactions",
         "/v1/transactions/{id}",
+        "/v1/wait-for",
     ];
     assert_eq!(paths.keys().collect::<Vec<_>>(), expected);
     let responses = &paths["/v1/transactions"]["post"]["responses"];
@@ -465,6 +470,9 @@ async fn the_contract_lists_every_path_with_its_problems() {
             "Operation",
             &["id", "store", "read", "write", "sql", "cypher", "params", "collection", "upsert", "count", "expect"],
         ),
+        ("Record", &["do", "in", "key", "set", "vector", "version", "if_version"]),
+        ("LeaseRequest", &["key", "mode", "ttl_ms", "wait_ms"]),
+        ("RenewRequest", &["ttl_ms"]),
         ("Expect", &["rows", "equals", "if"]),
         ("View", &["id", "state", "plan", "results", "pending", "timeline"]),
     ] {

@@ -178,6 +178,16 @@ labels! {
         Show = "GET /v1/transactions/{id}",
         /// Look up a key's outcome.
         Key = "GET /v1/idempotency/{key}",
+        /// Take a lease.
+        Lease = "POST /v1/locks",
+        /// Renew one.
+        RenewLease = "PUT /v1/locks/{lease}",
+        /// Release one.
+        ReleaseLease = "DELETE /v1/locks/{lease}",
+        /// Our lock table.
+        Locks = "GET /v1/locks",
+        /// Who waits for whom.
+        WaitFor = "GET /v1/wait-for",
         /// The last deadlocks.
         Deadlocks = "GET /v1/deadlocks",
         /// The status.
@@ -202,8 +212,11 @@ impl Route {
             }
             Self::List => vec![200, 400, 401, 429, 500, 503],
             Self::Show | Self::Key => vec![200, 400, 401, 404, 429, 500, 503],
+            Self::Lease => vec![201, 400, 401, 409, 413, 415, 429, 500, 503],
+            Self::RenewLease => vec![200, 400, 401, 403, 404, 413, 415, 500, 503],
+            Self::ReleaseLease => vec![204, 400, 401, 403, 404, 500, 503],
+            Self::Locks | Self::WaitFor | Self::Deadlocks => vec![200, 400, 401, 500, 503],
             Self::Status => vec![200, 400, 401, 500],
-            Self::Deadlocks => vec![200, 400, 401, 500, 503],
             Self::OpenApi => vec![200, 400, 500],
             Self::Unknown => vec![404, 405],
         };

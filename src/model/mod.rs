@@ -4,6 +4,7 @@ pub mod commit;
 pub mod ids;
 pub mod powers;
 pub mod problem;
+pub mod record;
 pub mod reference;
 pub mod request;
 pub mod state;

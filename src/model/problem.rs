@@ -81,6 +81,8 @@ pub struct Problem {
     pub pointer: Option<String>,
     /// Seconds after which a retry makes sense.
     pub retry_after: Option<u32>,
+    /// Why the transaction was run again before, one code a run: it was tried once more often than this list is long.
+    pub retried_for: Vec<&'static str>,
     /// Of a deadlock: who waited for whom, in a circle.
     pub cycle: Vec<WaitEdge>,
 }
@@ -104,6 +106,7 @@ impl Problem {
             store_code: None,
             pointer: None,
             retry_after,
+            retried_for: Vec::new(),
             cycle: Vec::new(),
         }
     }

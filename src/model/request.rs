@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::ids::StoreName;
+use super::record::Record;
 use super::reference::Template;
 
 /// A one-shot transaction.
@@ -131,6 +132,19 @@ pub enum Action {
         /// Qdrant's own REST body: a template of an object.
         body: Template,
     },
+    /// Any of them: one keyed record.
+    Record(Record),
+}
+
+impl Action {
+    /// The values, in which references may stand.
+    #[must_use]
+    pub fn template(&self) -> &Template {
+        match self {
+            Self::Sql { params, .. } | Self::Cypher { params, .. } => params,
+            Self::Points { body, .. } | Self::Record(Record { body, .. }) => body,
+        }
+    }
 }
 
 /// Qdrant's verbs.
@@ -219,7 +233,7 @@ pub struct PointCondition {
 pub struct BoundOp {
     /// The operation as asked.
     pub op: std::sync::Arc<Operation>,
-    /// Its parameters or body with real values (array, object, object: as [`Action`] says).
+    /// Its parameters or body with real values (array for SQL, else object: as [`Action`] says).
     pub values: Value,
 }
 
@@ -230,6 +244,7 @@ impl BoundOp {
         let member = match &self.op.action {
             Action::Sql { .. } | Action::Cypher { .. } => "params",
             Action::Points { verb, .. } => verb.as_str(),
+            Action::Record(_) => "record",
         };
         format!("{}/{member}{rest}", self.op.pointer)
     }

@@ -54,7 +54,7 @@ fn same_number(a: &Number, b: &Number) -> bool {
 }
 
 /// A problem's detail is for people: a value of a megabyte is not.
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     const LONGEST: usize = 200;
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),

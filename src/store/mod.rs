@@ -12,6 +12,7 @@ pub mod expect;
 pub mod neo4j;
 pub mod postgres;
 pub mod qdrant;
+mod record;
 mod seats;
 
 use std::time::Duration;

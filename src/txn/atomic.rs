@@ -123,7 +123,7 @@ impl Attempt<'_> {
 
         let start = Instant::now();
         let results = work::run(self.core, self.entry, &self.context, &mut self.parts, &mut self.claims).await?;
-        self.entry.worked(results);
+        self.entry.worked(results, work::redone(self.request, &self.plan));
         self.done(Phase::Work, "worked", start);
 
         let start = Instant::now();
@@ -326,6 +326,7 @@ impl Attempt<'_> {
         if let Some(problem) = &cause {
             entry.refused_for(problem.clone());
         }
+        finish::note_owed(entry, &decided, &intent);
         entry.take(decided.outcome().event());
         entry.step("decided", Some(decided.outcome().as_str().to_owned()));
         crash::point("after_verdict");

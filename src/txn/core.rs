@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::deadlock::Detector;
+use super::leases::Leases;
 use super::recovery::Report;
 use super::registry::{Registry, Retention};
 use super::site::Site;
@@ -43,6 +44,7 @@ pub(super) struct Core {
     pub(super) sites: BTreeMap<StoreName, Arc<Site>>,
     pub(super) locks: LockManager,
     pub(super) detector: Detector,
+    pub(super) leases: Leases,
     pub(super) registry: Registry,
     pub(super) metrics: Metrics,
     pub(super) settings: Settings,

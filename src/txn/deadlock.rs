@@ -247,13 +247,15 @@ pub(super) async fn wait_for(core: &Arc<Core>) -> WaitForView {
     let edges = gather(core, &old).await;
     let parties: BTreeSet<&Party> = edges.iter().flat_map(|edge| [&edge.waiter, &edge.holder]).collect();
     let node = |party: &Party| {
-        let known = entry(core, party);
-        let state = match (&known, party) {
-            (Some(entry), _) => entry.state().as_str(),
-            (None, Party::Ours(_)) => "unknown",
-            (None, Party::Foreign(_)) => "foreign",
+        let (name, state) = match (entry(core, party), party) {
+            (Some(entry), _) => (entry.name.clone(), entry.state().as_str()),
+            (None, Party::Ours(id)) => match core.leases.key_of(*id) {
+                Some(key) => (Some(key), "lease"),
+                None => (None, "unknown"),
+            },
+            (None, Party::Foreign(_)) => (None, "foreign"),
         };
-        NodeView { id: party.to_string(), name: known.and_then(|entry| entry.name.clone()), state }
+        NodeView { id: party.to_string(), name, state }
     };
     WaitForView { nodes: parties.into_iter().map(node).collect(), edges: edges.clone() }
 }

@@ -1,24 +1,26 @@
 //! One transaction in memory: what its task writes and what everybody else reads.
 
+mod kept;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock;
-use crate::journal::record::Ended;
 use crate::lock::{Deadlock, Standing};
-use crate::model::commit::{Decider, KeyNote, Marker};
+use crate::model::commit::{Decider, KeyNote};
 use crate::model::ids::{Attempt, Lsn, Run, StoreName, TxnId};
 use crate::model::powers::Role;
 use crate::model::problem::Problem;
-use crate::model::state::{Event, Outcome, TxnState};
+use crate::model::state::{Event, TxnState};
 use crate::model::view::{ParticipantView, PlanView, Step, View};
 use crate::plan::Plan;
+
+pub(super) use self::kept::{from_ended, from_marker};
 
 /// Results of a transaction, by operation id.
 pub(super) type Results = BTreeMap<String, Value>;
@@ -45,6 +47,10 @@ struct Live {
     attempt: Attempt,
     plan: Option<PlanView>,
     results: Option<Arc<Results>>,
+    /// The operations whose results say whether they are applied, with their stores.
+    redone: BTreeMap<String, StoreName>,
+    /// Whether `pending` is to be believed: it is known who has to be told.
+    owes: bool,
     parts: Vec<(StoreName, Role)>,
     pending: BTreeMap<StoreName, Option<String>>,
     timeline: Vec<Step>,
@@ -74,27 +80,6 @@ pub(super) struct Condemned {
     pub(super) deadlock: Arc<Deadlock>,
 }
 
-/// What a marker (or the log) keeps of an answer, for the replay of its key.
-#[derive(Serialize, Deserialize)]
-struct Kept {
-    name: Option<String>,
-    plan: PlanView2,
-    results: Option<Results>,
-    attempts: u32,
-    began_us: i64,
-}
-
-/// [`PlanView`] as it is read back: owned text.
-#[derive(Serialize, Deserialize)]
-struct PlanView2 {
-    decider: Option<String>,
-    prepared: Vec<String>,
-    redo: Vec<String>,
-    reason: String,
-}
-
-/// Answers longer than this are not kept beside the key: a replay then says what happened, without the results.
-const KEPT_ANSWER_BYTES: usize = 256 * 1024;
 /// A transaction that is stuck for days must not grow its timeline for ever.
 const TIMELINE_STEPS: usize = 64;
 
@@ -115,6 +100,8 @@ impl Entry {
             attempt: Attempt::FIRST,
             plan: None,
             results: None,
+            redone: BTreeMap::new(),
+            owes: false,
             parts: Vec::new(),
             pending: BTreeMap::new(),
             timeline: Vec::new(),
@@ -270,13 +257,18 @@ impl Entry {
         self.planned(run, &plan);
     }
 
-    pub(super) fn worked(&self, results: Results) {
-        self.live().results = Some(Arc::new(results));
+    /// The results of a run; `redone`: the operations among them that are applied only after the decision.
+    pub(super) fn worked(&self, results: Results, redone: BTreeMap<String, StoreName>) {
+        let mut live = self.live();
+        live.results = Some(Arc::new(results));
+        live.redone = redone;
     }
 
     /// These stores still have to be told.
     pub(super) fn owes(&self, stores: impl IntoIterator<Item = StoreName>) {
-        self.live().pending = stores.into_iter().map(|store| (store, None)).collect();
+        let mut live = self.live();
+        live.pending = stores.into_iter().map(|store| (store, None)).collect();
+        live.owes = true;
     }
 
     pub(super) fn told(&self, store: &StoreName) {
@@ -308,6 +300,11 @@ impl Entry {
         self.live().cause.clone()
     }
 
+    /// Why it was run again, so far.
+    pub(super) fn retried_for(&self) -> Vec<&'static str> {
+        self.live().retried_for.clone()
+    }
+
     /// A run lost a race and the next one begins: a life of its own, so the table starts afresh.
     pub(super) fn rerun(&self, problem: &Problem, next: Attempt) {
         {
@@ -316,6 +313,7 @@ impl Entry {
             live.attempt = next;
             live.results = None;
             live.pending.clear();
+            live.owes = false;
             live.work = 0;
             live.recall = Recall::Possible;
         }
@@ -338,27 +336,6 @@ impl Entry {
         self.live().results = None;
     }
 
-    /// What the deciding marker remembers of the answer: only where there is a key, and only if it is not too long.
-    pub(super) fn kept_answer(&self) -> Option<String> {
-        self.key.as_ref()?;
-        let live = self.live();
-        let plan = live.plan.as_ref()?;
-        let kept = Kept {
-            name: self.name.clone(),
-            plan: PlanView2 {
-                decider: plan.decider.clone(),
-                prepared: plan.prepared.clone(),
-                redo: plan.redo.clone(),
-                reason: plan.reason.clone(),
-            },
-            results: live.results.as_deref().cloned(),
-            attempts: live.attempt.0,
-            began_us: self.began_us,
-        };
-        let text = serde_json::to_string(&kept).ok()?;
-        (text.len() <= KEPT_ANSWER_BYTES).then_some(text)
-    }
-
     pub(super) fn view(&self) -> View {
         let state = self.state();
         let live = self.live();
@@ -375,7 +352,11 @@ impl Entry {
             state,
             guarantee: live.plan.as_ref().map(|_| if read_only { "read_only" } else { "atomic" }),
             plan: live.plan.clone(),
-            results: live.results.as_deref().cloned(),
+            results: live
+                .results
+                .as_deref()
+                .cloned()
+                .map(|results| say_applied(results, |operation| live.has_applied(operation, state))),
             attempts: live.attempt.0,
             retried_for: live.retried_for.clone(),
             pending: live.pending.keys().map(ToString::to_string).collect(),
@@ -387,6 +368,30 @@ impl Entry {
             cause: live.cause.as_ref().map(cause_view),
         }
     }
+}
+
+impl Live {
+    /// Whether the store of this operation has what it wrote.
+    fn has_applied(&self, operation: &str, state: TxnState) -> bool {
+        match state {
+            TxnState::Committed => true,
+            TxnState::Committing | TxnState::NeedsIntervention => {
+                let store = self.redone.get(operation);
+                self.owes && store.is_some_and(|store| !self.pending.contains_key(store))
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Lets the results of redo writes say whether they are applied: the stores cannot, who answered before the decision.
+fn say_applied(mut results: Results, applied: impl Fn(&str) -> bool) -> Results {
+    for (operation, result) in &mut results {
+        if let Some(said) = result.get_mut("applied") {
+            *said = applied(operation).into();
+        }
+    }
+    results
 }
 
 fn cause_view(problem: &Problem) -> Value {
@@ -434,59 +439,4 @@ fn weight(value: &Value) -> usize {
         Value::Object(map) => map.iter().map(|(key, item)| 16 + key.len() + weight(item)).sum(),
         _ => 0,
     }
-}
-
-/// A transaction that only its `Done` record remembers.
-pub(super) fn from_ended(ended: &Ended) -> Entry {
-    let key = ended.key.as_ref().map(|(note, _)| note.clone());
-    let entry = Entry::from_past(ended.run.txn, ended.name.clone(), key, Lsn::ZERO, ended.began_us);
-    entry.replanned(ended.run, &ended.decider, &ended.preparers, &ended.redoers, &ended.reason);
-    {
-        let mut live = entry.live();
-        live.ended_us = Some(ended.ended_us);
-        if let Some(kept) = ended.key.as_ref().and_then(|(_, answer)| read_kept(answer.as_deref())) {
-            live.results = kept.results.map(Arc::new);
-        }
-        live.cause = ended.cause.as_ref().map(|(code, detail)| {
-            let code = crate::model::problem::Code::ALL.iter().find(|known| known.as_str() == code);
-            Problem::new(code.copied().unwrap_or(crate::model::problem::Code::Internal), detail)
-        });
-    }
-    entry.take(ended.outcome.event());
-    entry.take(Event::Finished);
-    entry
-}
-
-/// A transaction that only a marker remembers: another sidecar's, or one whose record is gone from the log.
-pub(super) fn from_marker(marker: &Marker) -> View {
-    let kept = read_kept(marker.answer.as_deref());
-    let committed = marker.outcome == Outcome::Committed;
-    let plan = kept.as_ref().map(|kept| PlanView {
-        pattern: "atomic",
-        decider: kept.plan.decider.clone(),
-        prepared: kept.plan.prepared.clone(),
-        redo: kept.plan.redo.clone(),
-        reason: kept.plan.reason.clone(),
-    });
-    View {
-        id: marker.run.txn.to_string(),
-        name: kept.as_ref().and_then(|kept| kept.name.clone()),
-        state: if committed { TxnState::Committed } else { TxnState::Aborted },
-        guarantee: committed.then_some("atomic"),
-        plan,
-        attempts: marker.run.attempt.0,
-        retried_for: Vec::new(),
-        pending: Vec::new(),
-        took_ms: None,
-        started_at: clock::rfc3339(kept.as_ref().map_or(0, |kept| kept.began_us)),
-        ended_at: None,
-        participants: Vec::new(),
-        timeline: Vec::new(),
-        cause: None,
-        results: kept.and_then(|kept| kept.results),
-    }
-}
-
-fn read_kept(answer: Option<&str>) -> Option<Kept> {
-    serde_json::from_str(answer?).ok()
 }

@@ -24,13 +24,21 @@ use crate::store::Setback;
 /// What a store refused for good is tried again this often: an operator may have mended the cause.
 const REFUSED_AGAIN: Duration = Duration::from_secs(10);
 
+/// Notes who has to be told: before the state says that it is decided, so that nobody ever reads "decided, and nobody is
+/// waited for" too early.
+pub(super) fn note_owed(entry: &Entry, decided: &Decided, intent: &Intent) {
+    let preparers = intent.preparers.iter().map(|(store, _)| store.clone());
+    entry.owes(preparers.chain(redoers(decided, intent)));
+}
+
+fn redoers(decided: &Decided, intent: &Intent) -> Vec<StoreName> {
+    if decided.outcome() == Outcome::Committed { intent.redoers() } else { Vec::new() }
+}
+
 /// Carries the decision to every participant, in parallel, each repeated until it acknowledges. `false`: the program is
 /// stopping, and the next start goes on from the log.
 pub(super) async fn tell_everybody(core: &Arc<Core>, entry: &Entry, decided: &Decided, intent: &Intent) -> bool {
-    let commits = decided.outcome() == Outcome::Committed;
-    let redoers = if commits { intent.redoers() } else { Vec::new() };
-    let preparers = intent.preparers.iter().map(|(store, _)| store.clone());
-    entry.owes(preparers.chain(redoers.iter().cloned()));
+    let redoers = redoers(decided, intent);
     let refused = AtomicBool::new(false);
     let telling = Telling { core, entry, decided, refused: &refused, start: Instant::now() };
     let mut acts = Vec::new();

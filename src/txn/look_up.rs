@@ -99,7 +99,7 @@ pub(super) async fn answer(core: &Core, entry: &Arc<Entry>) -> Answer {
         _ => return Answer::View(Box::new(entry.view())),
     }
     let cause = entry.cause().unwrap_or_else(|| Problem::new(Code::Internal, "aborted without a cause"));
-    let cause = cause.of(entry.id, state);
+    let cause = Problem { retried_for: entry.retried_for(), ..cause.of(entry.id, state) };
     match &entry.key {
         Some(note) => replay(core, note, cause).await,
         None => Answer::Problem(Box::new(cause)),

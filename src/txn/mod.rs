@@ -6,6 +6,7 @@
 //!                                                                 ├ in_doubt  the answer was lost: fence
 //!                                                                 └ finish    steps 7 and 8 ◄── recovery walks in here
 //!   monitor   one a store: its gate            janitor   sweeps, checkpoints, orphans
+//!   leases    locks for applications           deadlock  circles that run through stores
 //! ```
 //!
 //! A client that goes away drops a receiver, never the protocol.
@@ -17,6 +18,8 @@ mod entry;
 mod finish;
 mod in_doubt;
 mod janitor;
+mod leases;
+mod lock_view;
 mod look_up;
 mod monitor;
 pub mod recovery;
@@ -38,18 +41,21 @@ use tokio_util::task::TaskTracker;
 
 pub use self::core::Settings;
 pub use self::deadlock::{DeadlockView, NodeView, WaitForView};
+pub use self::leases::{LeaseActor, LeaseView, LeaseWish};
+pub use self::lock_view::{KeyView, PartyView};
 pub use self::registry::Retention;
 
 use self::atomic::End;
 use self::core::Core;
 use self::deadlock::Detector;
 use self::entry::Entry;
+use self::leases::Leases;
 use self::recovery::Report;
 use self::registry::{Keyed, Registry};
 use self::site::Site;
 use crate::clock;
 use crate::journal::{Journal, OpenReport};
-use crate::lock::{LockManager, LockView};
+use crate::lock::LockManager;
 use crate::metrics::{AttemptReason, Metrics, Pattern};
 use crate::model::commit::KeyNote;
 use crate::model::ids::{Run, StoreName, TxnId};
@@ -150,6 +156,7 @@ impl Coordinator {
             sites: stores.into_iter().map(site).collect(),
             locks,
             detector: Detector::default(),
+            leases: Leases::default(),
             registry: Registry::new(settings.retention),
             metrics: metrics.clone(),
             settings,
@@ -258,12 +265,6 @@ impl Coordinator {
     #[must_use]
     pub fn status(&self) -> serde_json::Value {
         status::of(&self.core)
-    }
-
-    /// `GET /v1/locks`: at most so many keys of our own table, contended ones first.
-    #[must_use]
-    pub fn locks(&self, limit: usize) -> Vec<LockView> {
-        self.core.locks.snapshot(limit)
     }
 
     /// `GET /v1/wait-for`: who waits for whom now. Stores are asked only about calls that have been on their way for

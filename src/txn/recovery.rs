@@ -137,6 +137,7 @@ async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, since: Insta
         needs_operator(&entry, &lost);
         return;
     }
+    finish::note_owed(&entry, &decided, &history.intent);
     entry.take(decided.outcome().event());
     entry.step("decided", Some(decided.outcome().as_str().to_owned()));
     if !finish::tell_everybody(&core, &entry, &decided, &history.intent).await {

@@ -38,7 +38,7 @@ pub(super) fn of(core: &Core) -> Value {
             "records": stats.appended_records,
             "poisoned": stats.poisoned,
         },
-        "locks": {"held": core.locks.held(), "waiting": core.locks.waiting()},
+        "locks": {"held": core.locks.held(), "waiting": core.locks.waiting(), "leases": core.leases.count()},
         "transactions": open,
         "recovery": report,
     })

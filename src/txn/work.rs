@@ -11,12 +11,12 @@ use tokio::time::timeout;
 
 use super::core::Core;
 use super::entry::{Entry, Results};
-use crate::lock::{Claim, LockKey, Mode, WhyRefused};
+use crate::lock::{Claim, LockKey, LockRefused, Mode, WhyRefused};
 use crate::metrics::StoreCall;
 use crate::model::ids::StoreName;
 use crate::model::powers::Role;
 use crate::model::problem::{Code, Problem};
-use crate::model::request::{Action, BoundOp, Operation, TxnRequest};
+use crate::model::request::{BoundOp, Operation, TxnRequest};
 use crate::plan::Plan;
 use crate::store::{Session, TxnContext};
 
@@ -77,6 +77,12 @@ pub(super) async fn known_claims(core: &Core, request: &TxnRequest, parts: &mut 
         }
     }
     Ok(claims)
+}
+
+/// The operations that take effect only after the decision, with their stores.
+pub(super) fn redone(request: &TxnRequest, plan: &Plan) -> BTreeMap<String, StoreName> {
+    let after = |operation: &&Operation| !operation.reads && plan.role(&operation.store) == Role::Redoer;
+    request.operations.iter().filter(after).map(|operation| (operation.id.clone(), operation.store.clone())).collect()
 }
 
 /// A batch's session on its way back, with what came of it.
@@ -227,12 +233,19 @@ pub(super) async fn lock(core: &Core, entry: &Entry, context: &TxnContext, claim
     let start = tokio::time::Instant::now();
     let locked = core.locks.acquire_all(context.run.txn, entry.standing(), claims, until).await;
     core.metrics.lock_wait(start.elapsed());
-    locked.map_err(|refused| match refused.why {
-        WhyRefused::Deadlock(deadlock) => {
+    locked.map_err(|refused| {
+        if let WhyRefused::Deadlock(deadlock) = &refused.why {
             // Told by the table itself, unless the detector has told it before.
-            entry.condemn(&deadlock);
-            Problem::deadlock(&deadlock.cycle)
+            entry.condemn(deadlock);
         }
+        refusal(&refused)
+    })
+}
+
+/// A lock that was not to be had, as a client reads it.
+pub(super) fn refusal(refused: &LockRefused) -> Problem {
+    match &refused.why {
+        WhyRefused::Deadlock(deadlock) => Problem::deadlock(&deadlock.cycle),
         WhyRefused::TableFull => Problem::new(Code::Overloaded, format!("the lock table is full, at {}", refused.key)),
         WhyRefused::TooMany(most) => {
             let detail = format!("it would hold more than the {most} locks that one transaction may have");
@@ -242,22 +255,15 @@ pub(super) async fn lock(core: &Core, entry: &Entry, context: &TxnContext, claim
             let waited = refused.waited.as_millis();
             Problem::new(Code::LockTimeout, format!("the lock {} was not to be had in {waited} ms", refused.key))
         }
-    })
-}
-
-fn template(operation: &Operation) -> &crate::model::reference::Template {
-    match &operation.action {
-        Action::Sql { params, .. } | Action::Cypher { params, .. } => params,
-        Action::Points { body, .. } => body,
     }
 }
 
 fn needs(operation: &Operation) -> BTreeSet<&str> {
-    template(operation).needs()
+    operation.action.template().needs()
 }
 
 fn bind(operation: &Arc<Operation>, results: &BTreeMap<String, serde_json::Value>) -> Result<BoundOp, Problem> {
-    let bound = template(operation).bind(|id| results.get(id));
+    let bound = operation.action.template().bind(|id| results.get(id));
     let values = bound.map_err(|problem| problem.in_operation(&operation.id))?;
     Ok(BoundOp { op: operation.clone(), values })
 }

@@ -6,6 +6,7 @@
 
 pub mod promises;
 pub mod proxy;
+pub mod records;
 pub mod waits;
 
 use std::sync::Arc;

@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used)]
 
 mod blocked;
+mod records;
 mod serving;
 mod statements;
 mod tls;

@@ -7,6 +7,7 @@ mod blocked;
 #[path = "../contract/mod.rs"]
 mod contract;
 mod faults;
+mod records;
 mod refusals;
 mod values;
 

@@ -135,6 +135,12 @@ impl World {
         read(answer).await
     }
 
+    /// Its metrics, as Prometheus reads them.
+    pub async fn metrics(&self, sidecar: &Sidecar) -> String {
+        let url = format!("http://{}/metrics", sidecar.launch().porch);
+        self.http.get(url).send().await.unwrap().text().await.unwrap()
+    }
+
     /// # Errors
     /// The sidecar died or hung up: nothing is known.
     pub async fn post(&self, url: &str, body: &Value, key: Option<&str>) -> Result<Reply, reqwest::Error> {

@@ -8,14 +8,14 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::http::Api;
+use crate::http::{Api, Locks};
 use crate::model::commit::KeyNote;
 use crate::model::ids::TxnId;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::TxnRequest;
 use crate::model::state::TxnState;
 use crate::model::view::{Answer, View};
-use crate::txn::{Find, ListFilter, Page};
+use crate::txn::{DeadlockView, Find, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, Page, WaitForView};
 
 /// The id of every transaction here.
 pub(super) const ID: &str = "0199b000-0000-7000-8000-000000000001";
@@ -145,5 +145,32 @@ impl Api for Fake {
 
     fn is_ready(&self) -> bool {
         true
+    }
+}
+
+#[async_trait]
+impl Locks for Fake {
+    async fn lease(&self, _: LeaseWish) -> Result<LeaseView, Problem> {
+        Err(Problem::new(Code::LockTimeout, "never here"))
+    }
+
+    fn renew_lease(&self, _: &str, _: Option<Duration>, _: &LeaseActor) -> Result<LeaseView, Problem> {
+        Err(Problem::new(Code::NotFound, "never here"))
+    }
+
+    fn release_lease(&self, _: &str, _: &LeaseActor) -> Result<(), Problem> {
+        Err(Problem::new(Code::NotFound, "never here"))
+    }
+
+    fn locks(&self, _: usize) -> Result<Vec<KeyView>, Problem> {
+        Ok(Vec::new())
+    }
+
+    async fn wait_for(&self) -> Result<WaitForView, Problem> {
+        Ok(WaitForView { nodes: Vec::new(), edges: Vec::new() })
+    }
+
+    fn deadlocks(&self) -> Result<Vec<DeadlockView>, Problem> {
+        Ok(Vec::new())
     }
 }

@@ -41,6 +41,11 @@ impl Members {
         self.left.contains_key(name)
     }
 
+    /// The names of the members that are (still) there.
+    pub(super) fn names(&self) -> Vec<&str> {
+        self.left.keys().map(String::as_str).collect()
+    }
+
     /// A member as it is.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         self.left.shift_remove(name)

@@ -6,8 +6,10 @@
 
 mod digest;
 mod json;
+mod lease;
 mod members;
 mod operation;
+mod record;
 
 #[cfg(test)]
 mod tests;
@@ -19,11 +21,10 @@ use serde_json::Value;
 
 pub(super) use digest::digest;
 pub(super) use json::parse;
+pub(super) use lease::{lease, renewal};
 
 use crate::model::problem::{Code, Problem};
-use crate::model::request::{
-    Action, DeclaredLock, Isolation, Operation, PatternWish, RetryPolicy, TxnRequest, WaitFor,
-};
+use crate::model::request::{DeclaredLock, Isolation, Operation, PatternWish, RetryPolicy, TxnRequest, WaitFor};
 use members::{Members, shown};
 
 /// Operations in one transaction.
@@ -123,13 +124,18 @@ fn retry(mut members: Members) -> Result<RetryPolicy, Problem> {
 
 fn lock(item: Value, index: usize) -> Result<DeclaredLock, Problem> {
     let mut members = Members::of(item, format!("/locks/{index}"))?;
+    let lock = key_and_mode(&mut members)?;
+    members.finish()?;
+    Ok(lock)
+}
+
+fn key_and_mode(members: &mut Members) -> Result<DeclaredLock, Problem> {
     let key = members.required_text("key")?;
     if key.is_empty() || key.len() > MAX_LOCK_KEY || key.chars().any(char::is_control) {
         let detail = format!("a key has 1 to {MAX_LOCK_KEY} bytes and no control characters");
         return Err(Problem::invalid(members.pointer("key"), detail));
     }
     let exclusive = members.word("mode", &[("exclusive", true), ("shared", false)])?.unwrap_or(true);
-    members.finish()?;
     Ok(DeclaredLock { key, exclusive })
 }
 
@@ -158,10 +164,7 @@ fn operations(items: Vec<Value>, store_kind: &dyn Fn(&str) -> Option<&'static st
 
 /// A reference reaches back to an earlier operation, and nowhere else.
 fn check_references(operation: &Operation, index: usize, places: &HashMap<String, usize>) -> Result<(), Problem> {
-    let (Action::Sql { params: template, .. }
-    | Action::Cypher { params: template, .. }
-    | Action::Points { body: template, .. }) = &operation.action;
-    for reference in template.references() {
+    for reference in operation.action.template().references() {
         let target = shown(&reference.operation);
         let fault = match places.get(&reference.operation) {
             None => format!("there is no operation `{target}`"),

@@ -62,12 +62,12 @@ fn rest(
 
 /// The one member that says what to do, which must be one for this kind of store.
 fn action(members: &mut Members, store: &StoreName, kind: &str) -> Result<(Action, &'static str), Problem> {
-    let later = ["record", "http"];
-    let all = ["sql", "cypher"].into_iter().chain(Verb::ALL.map(|(_, name)| name)).chain(later);
+    let later = ["http"];
+    let all = ["sql", "cypher", "record"].into_iter().chain(Verb::ALL.map(|(_, name)| name)).chain(later);
     let mut found = all.filter(|name| members.has(name));
     let Some(name) = found.next() else {
         let detail = format!(
-            "an operation needs `sql`, `cypher` or a Qdrant verb; for the {kind} store {store}: {}",
+            "an operation needs `sql`, `cypher`, `record` or a Qdrant verb; for the {kind} store {store}: {}",
             wanted(kind)
         );
         return Err(Problem::invalid(members.at(), detail));
@@ -83,6 +83,7 @@ fn action(members: &mut Members, store: &StoreName, kind: &str) -> Result<(Actio
     let right_kind = match name {
         "sql" => "postgres",
         "cypher" => "neo4j",
+        "record" => kind,
         _ => "qdrant",
     };
     if kind != right_kind {
@@ -99,6 +100,7 @@ fn action(members: &mut Members, store: &StoreName, kind: &str) -> Result<(Actio
             };
             Action::Sql { text, params: Template::parse(params, &members.pointer("params"))? }
         }
+        "record" => super::record::record(members, kind)?,
         "cypher" => Action::Cypher { text: statement(members, name)?, params: template(members, "params")? },
         verb => {
             let collection = members.required_text("collection")?;
@@ -115,9 +117,11 @@ fn action(members: &mut Members, store: &StoreName, kind: &str) -> Result<(Actio
 
 fn wanted(kind: &str) -> &'static str {
     match kind {
-        "postgres" => "it takes `sql`",
-        "neo4j" => "it takes `cypher`",
-        _ => "it takes `upsert`, `delete`, `set_payload`, … or the reads `retrieve`, `scroll`, `query`, `count`",
+        "postgres" => "it takes `sql` and `record`",
+        "neo4j" => "it takes `cypher` and `record`",
+        _ => {
+            "it takes `record`, `upsert`, `delete`, `set_payload`, … or the reads `retrieve`, `scroll`, `query`, `count`"
+        }
     }
 }
 
@@ -157,18 +161,18 @@ fn reads(members: &mut Members, action: &Action) -> Result<bool, Problem> {
         (None, Some(write)) => Some(!write),
         (None, None) => None,
     };
-    match action {
-        Action::Sql { text, .. } => Ok(declared.unwrap_or_else(|| is_one_of(first_word(text), &READS))),
-        Action::Cypher { .. } => Ok(declared.unwrap_or(false)),
-        Action::Points { verb, .. } => match declared {
-            Some(declared) if declared != verb.reads() => {
-                let name = if read.is_some() { "read" } else { "write" };
-                let does = if verb.reads() { "reads" } else { "writes" };
-                Err(Problem::invalid(members.pointer(name), format!("`{}` {does}, always", verb.as_str())))
-            }
-            _ => Ok(verb.reads()),
-        },
+    let (what, always) = match action {
+        Action::Sql { text, .. } => return Ok(declared.unwrap_or_else(|| is_one_of(first_word(text), &READS))),
+        Action::Cypher { .. } => return Ok(declared.unwrap_or(false)),
+        Action::Points { verb, .. } => (verb.as_str(), verb.reads()),
+        Action::Record(record) => (record.act.as_str(), record.act.reads()),
+    };
+    if declared.is_some_and(|declared| declared != always) {
+        let name = if read.is_some() { "read" } else { "write" };
+        let does = if always { "reads" } else { "writes" };
+        return Err(Problem::invalid(members.pointer(name), format!("`{what}` {does}, always")));
     }
+    Ok(always)
 }
 
 fn is_one_of(word: &str, words: &[&str]) -> bool {
@@ -179,7 +183,7 @@ fn refuse_control(action: &Action, pointer: &str) -> Result<(), Problem> {
     let (first, second) = match action {
         Action::Sql { text, .. } => first_two_words(text),
         Action::Cypher { text, .. } => (first_word(from_first_word(text).trim_start_matches(':')), ""),
-        Action::Points { .. } => return Ok(()),
+        Action::Points { .. } | Action::Record(_) => return Ok(()),
     };
     let sets = first.eq_ignore_ascii_case("SET") && is_one_of(second, &["TRANSACTION", "SESSION"]);
     if sets || is_one_of(first, &CONTROL) {
@@ -193,6 +197,9 @@ fn expect(mut members: Members, action: &Action, reads: bool) -> Result<Expect, 
     let on_points = matches!(action, Action::Points { .. });
     if on_points && members.has("rows") {
         return Err(Problem::invalid(members.pointer("rows"), "`rows` is for `sql` and `cypher`: Qdrant has points"));
+    }
+    if matches!(action, Action::Record(_)) && members.has("rows") {
+        return Err(Problem::invalid(members.pointer("rows"), "a record is one: its `if_version` says how it must be"));
     }
     if members.has("if") && (!on_points || reads) {
         return Err(Problem::invalid(members.pointer("if"), "`if` guards Qdrant's writes, and nothing else"));

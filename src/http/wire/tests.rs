@@ -1,10 +1,13 @@
 //! A table of bad requests, each with the code and the pointer that its client gets; and that nothing ever panics.
 
+#[path = "record_tests.rs"]
+mod record;
+
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::model::request::Verb;
+use crate::model::request::{Action, Verb};
 
 fn kinds(store: &str) -> Option<&'static str> {
     match store {
@@ -253,7 +256,6 @@ fn what_later_versions_have_is_said_plainly() {
         (with(json!({"pattern": "saga"})), "/pattern"),
         (one(sql(json!({"compensate": "auto"}))), "/operations/0/compensate"),
         (one(sql(json!({"pivot": true}))), "/operations/0/pivot"),
-        (one(json!({"store": "pg", "record": {"do": "get"}})), "/operations/0/record"),
         (one(json!({"store": "pg", "http": {}})), "/operations/0/http"),
     ] {
         let problem = read_value(body.clone()).expect_err("not in this version");
@@ -355,6 +357,12 @@ fn any_json() -> impl Strategy<Value = Value> {
         "a",
         "max_attempts",
         "key",
+        "record",
+        "do",
+        "in",
+        "put",
+        "set",
+        "if_version",
     ]);
     let leaf = prop_oneof![
         Just(Value::Null),

@@ -9,7 +9,7 @@
 //!   Neo4j (Store, Marks) ── Shared ─┬─ users' links    one connection each, closed when dropped  (link)
 //!                                   ├─ control         our own short statements              (control)
 //!                                   └─ seats           which connection serves which run     (blockers)
-//!   GraphSession (Session) ── statement, values ── watch (deadline, lock wait) ── link
+//!   GraphSession (Session) ── statement, record, values ── watch (deadline, lock wait) ── link
 //! ```
 
 mod blockers;
@@ -18,6 +18,7 @@ mod errors;
 mod ghosts;
 mod link;
 mod marker;
+mod record;
 mod recovery;
 mod session;
 mod statement;
@@ -114,6 +115,8 @@ struct Shared {
     config: Neo4jConfig,
     control: Control,
     ids: RwLock<ElementIds>,
+    /// What keeps records apart.
+    unique: tokio::sync::Mutex<record::Unique>,
     seats: Arc<Seats<Place>>,
 }
 
@@ -140,7 +143,14 @@ impl Neo4j {
         let breaks = Breaks::default();
         let links = Links::that_learn(&config, config.pool_max, &breaks);
         let control = Control::new(&config, &breaks);
-        let shared = Shared { name, config, control, ids: RwLock::default(), seats: Seats::new() };
+        let shared = Shared {
+            name,
+            config,
+            control,
+            ids: RwLock::default(),
+            unique: tokio::sync::Mutex::default(),
+            seats: Seats::new(),
+        };
         Arc::new(Self { shared: Arc::new(shared), links })
     }
 

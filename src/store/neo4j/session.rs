@@ -1,5 +1,6 @@
 //! One transaction's work in one graph.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -14,12 +15,13 @@ use super::link::{Done, Link};
 use super::statement::{self, Look};
 use super::values::to_map;
 use super::watch::watch;
-use super::{Shared, TAG, marker};
+use super::{Shared, TAG, marker, record};
 use crate::model::commit::{Gid, MarkerNote, Verdict};
 use crate::model::powers::Role;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::{Action, BoundOp};
 use crate::model::state::Outcome;
+use crate::store::record::Keyed;
 use crate::store::seats::Seat;
 use crate::store::{Decision, Session, TxnContext, expect};
 
@@ -55,9 +57,11 @@ pub(super) struct GraphSession {
 /// An operation that has passed every check that needs no server.
 struct Ready<'a> {
     bound: &'a BoundOp,
-    text: &'a str,
+    text: Cow<'a, str>,
     params: BoltMap,
     look: Look,
+    /// Where the statement was made of a record.
+    keyed: Option<Keyed<'a>>,
 }
 
 impl GraphSession {
@@ -68,8 +72,15 @@ impl GraphSession {
     }
 
     fn ready<'a>(&self, bound: &'a BoundOp) -> Result<Ready<'a>, Problem> {
+        if let Some(keyed) = Keyed::of(bound) {
+            let keyed = keyed?;
+            let (text, params) = record::compile(&self.store.name, &keyed)?;
+            let look = statement::look(&text).map_err(|why| Problem::new(Code::Internal, why))?;
+            return Ok(Ready { bound, text: Cow::Owned(text), params, look, keyed: Some(keyed) });
+        }
         let Action::Cypher { text, .. } = &bound.op.action else {
-            return Err(self.named(Problem::invalid(&bound.op.pointer, "a graph takes `cypher` only"), bound));
+            let detail = "a graph takes `cypher` and `record` only";
+            return Err(self.named(Problem::invalid(&bound.op.pointer, detail), bound));
         };
         let look = statement::look(text)
             .map_err(|why| self.named(Problem::invalid(format!("{}/cypher", bound.op.pointer), why), bound))?;
@@ -89,7 +100,7 @@ impl GraphSession {
         }
         let params = to_map(members)
             .map_err(|bad| self.named(Problem::invalid(bound.pointer(&bad.pointer), bad.detail), bound))?;
-        Ok(Ready { bound, text, params, look })
+        Ok(Ready { bound, text: Cow::Borrowed(text), params, look, keyed: None })
     }
 
     fn named(&self, problem: Problem, bound: &BoundOp) -> Problem {
@@ -138,7 +149,7 @@ impl GraphSession {
         if !ready.look.plain {
             return self.begin().await.map(|()| None);
         }
-        let both = marker::write_and(ready.text, ready.params.clone(), &self.context, &self.tag);
+        let both = marker::write_and(&ready.text, ready.params.clone(), &self.context, &self.tag);
         let exchange = if ready.look.rowless { Exchange::BeginRun(both) } else { Exchange::BeginPull(both) };
         let fault = match self.exchange(exchange).await {
             Ok(mut done) => {
@@ -178,7 +189,10 @@ impl GraphSession {
     }
 
     async fn operate(&mut self, ready: Ready<'_>) -> Result<Value, Problem> {
-        let (bound, look) = (ready.bound, ready.look);
+        let (bound, look, keyed) = (ready.bound, ready.look, ready.keyed);
+        if let Some(keyed) = keyed.as_ref().filter(|keyed| record::may_make(keyed)) {
+            record::must_be_unique(&self.store, keyed, self.context.deadline).await?;
+        }
         let first = if matches!(self.stage, Stage::Fresh) && self.role != Role::Reader {
             self.begin_with(&ready).await?
         } else {
@@ -188,12 +202,12 @@ impl GraphSession {
             Some(done) => done,
             None => self.run(ready).await?,
         };
-        self.show(bound, look, done)
+        self.show(bound, look, keyed.as_ref(), done)
     }
 
     async fn run(&mut self, ready: Ready<'_>) -> Result<Done, Problem> {
-        let Ready { bound, text, params, look } = ready;
-        let query = Query::new(text.to_owned()).with_params(params).param(TAG, self.tag.as_str());
+        let Ready { bound, text, params, look, .. } = ready;
+        let query = Query::new(text.into_owned()).with_params(params).param(TAG, self.tag.as_str());
         let exchange = match self.role {
             Role::Reader => Exchange::Read(query),
             _ if look.rowless => Exchange::Run(query),
@@ -203,7 +217,7 @@ impl GraphSession {
     }
 
     /// The result as the client reads it, checked against what it expected.
-    fn show(&mut self, bound: &BoundOp, look: Look, done: Done) -> Result<Value, Problem> {
+    fn show(&mut self, bound: &BoundOp, look: Look, keyed: Option<&Keyed<'_>>, done: Done) -> Result<Value, Problem> {
         if self.role == Role::Reader && matches!(done.kind, Type::Write | Type::ReadWrite) {
             let detail = format!("{}: the operation writes; declare `\"write\": true`", self.store.name);
             return Err(self.named(Problem::new(Code::RejectedByStore, detail), bound));
@@ -216,7 +230,10 @@ impl GraphSession {
             let detail = format!("{}: a result that cannot be shown: {why}", self.store.name);
             self.named(Problem::new(Code::RejectedByStore, detail), bound)
         })?;
-        let result = json!({"rows": rows, "counters": counters(&done.counters)});
+        let result = match keyed {
+            Some(keyed) => record::read(&self.store.name, keyed, rows, &done.counters)?,
+            None => json!({"rows": rows, "counters": counters(&done.counters)}),
+        };
         expect::check(&self.store.name, &bound.op, counted, &result)?;
         Ok(result)
     }
@@ -225,7 +242,10 @@ impl GraphSession {
         let mut problem = self.named(fault.problem(&self.store.name), bound);
         match fault.server_code() {
             Some("Neo.ClientError.Statement.ParameterMissing") => problem = problem.at(bound.pointer("")),
-            Some("Neo.ClientError.Statement.TypeError") if problem.detail.contains("Property values can only be") => {
+            Some("Neo.ClientError.Statement.TypeError")
+                if !matches!(bound.op.action, Action::Record(_))
+                    && problem.detail.contains("Property values can only be") =>
+            {
                 if let Some(name) = only_nested(&bound.values) {
                     problem.code = Code::InvalidRequest;
                     problem = problem.at(bound.pointer(&format!("/{}", crate::model::reference::escape(name))));
@@ -356,12 +376,7 @@ impl Session for GraphSession {
 
 /// The parameter that alone can be the property value that Neo4j refuses: a map, or a list that is not flat.
 fn only_nested(values: &Value) -> Option<&str> {
-    let nested = |value: &&Value| match value {
-        Value::Object(_) => true,
-        Value::Array(items) => items.iter().any(|item| item.is_object() || item.is_array() || item.is_null()),
-        _ => false,
-    };
-    let mut suspects = values.as_object()?.iter().filter(|(_, value)| nested(value));
+    let mut suspects = values.as_object()?.iter().filter(|(_, value)| record::is_nested(value));
     let (name, _) = suspects.next()?;
     suspects.next().is_none().then_some(name)
 }

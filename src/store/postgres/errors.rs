@@ -3,10 +3,10 @@
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, Severity};
 
+use super::guard::Checked;
 use super::values::Malformed;
 use crate::model::ids::StoreName;
 use crate::model::problem::{Code, Problem};
-use crate::model::request::BoundOp;
 use crate::store::Setback;
 
 /// The marker's key stands in a committed marker already: the coordinator looks it up and answers what it finds.
@@ -83,11 +83,15 @@ pub(super) fn problem(store: &StoreName, error: &Error) -> Problem {
 }
 
 /// An operation's statement failed, at its preparation or when it ran.
-pub(super) fn of_operation(store: &StoreName, op: &BoundOp, reads: bool, error: &Error) -> Problem {
-    let plain = problem(store, error).in_operation(&op.op.id);
+pub(super) fn of_operation(store: &StoreName, checked: &Checked<'_>, reads: bool, error: &Error) -> Problem {
+    let plain = problem(store, error).in_operation(&checked.op.op.id);
     let Some(db) = error.as_db_error() else { return plain };
-    let sql = format!("{}/sql", op.op.pointer);
+    let sql = checked.at();
     match db.code().code() {
+        "42P10" if checked.record.is_some() => plain.at(checked.op.pointer("/key")).saying(
+            "a record that may have to be made needs a key that is unique: a primary key or a unique index on \
+             exactly these columns",
+        ),
         "42601" if db.message().contains("multiple commands") => {
             Problem { code: Code::InvalidRequest, ..plain }.at(sql).saying("one statement an operation")
         }
@@ -98,9 +102,7 @@ pub(super) fn of_operation(store: &StoreName, op: &BoundOp, reads: bool, error: 
             .saying("the server takes no writes: is it a standby?"),
         "25P02" => plain.saying("an earlier statement of this transaction failed"),
         _ => match parameter(db) {
-            Some(index) => {
-                Problem { code: Code::InvalidRequest, ..plain }.at(op.pointer(&format!("/{}", index.saturating_sub(1))))
-            }
+            Some(number) => Problem { code: Code::InvalidRequest, ..plain }.at(checked.place(number.saturating_sub(1))),
             None => plain,
         },
     }

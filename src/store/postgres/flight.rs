@@ -18,11 +18,10 @@ use super::connect::Conn;
 use super::guard::Checked;
 use super::marker::{self, MarkParams};
 use super::values::{self, Param};
-use super::{MAX_RESULT_BYTES, errors};
+use super::{MAX_RESULT_BYTES, errors, record};
 use crate::model::ids::StoreName;
 use crate::model::powers::Role;
 use crate::model::problem::{Code, Problem};
-use crate::model::request::BoundOp;
 use crate::store::expect;
 
 /// What opens a transaction.
@@ -78,7 +77,6 @@ pub(super) struct Flight<'a> {
     pub(super) store: &'a StoreName,
     pub(super) conn: &'a mut Conn,
     pub(super) opening: Option<&'a Opening>,
-    pub(super) ops: &'a [BoundOp],
     pub(super) checked: &'a [Checked<'a>],
     /// Whether all of this transaction's operations in this store read.
     pub(super) reads: bool,
@@ -115,7 +113,7 @@ impl Flight<'_> {
         }
         let before_ops = answers.len();
         for (checked, params) in self.checked.iter().zip(&params) {
-            answers.push(Box::pin(run(client, ready.statement(checked.sql)?, params)));
+            answers.push(Box::pin(run(client, ready.statement(&checked.sql)?, params)));
         }
         let replies = in_order(answers).await;
         self.judge(&ready, before_ops, replies)
@@ -129,7 +127,7 @@ impl Flight<'_> {
             // Not for this flight, but so that the commit needs no round trip more.
             texts.extend((opening.role == Role::Decider).then_some(marker::NOTE));
         }
-        texts.extend(self.checked.iter().map(|checked| checked.sql));
+        texts.extend(self.checked.iter().map(|checked| &*checked.sql));
         let mut missing: Vec<String> = Vec::new();
         for text in texts {
             if ready.by_text.contains_key(text) || missing.iter().any(|known| known == text) {
@@ -173,19 +171,19 @@ impl Flight<'_> {
 
     /// The problem of whoever's statement this is.
     fn of_text(&self, text: &str, error: &Error) -> Problem {
-        match self.checked.iter().position(|checked| checked.sql == text) {
-            Some(index) => errors::of_operation(self.store, &self.ops[index], self.reads, error),
+        match self.checked.iter().find(|checked| checked.sql == text) {
+            Some(checked) => errors::of_operation(self.store, checked, self.reads, error),
             None => errors::of_marker(self.store, false, error),
         }
     }
 
     /// Every parameter of every operation, checked before any is sent.
     fn encode(&self, ready: &Ready) -> Result<Vec<Vec<Param>>, Crash> {
-        let mut all = Vec::with_capacity(self.ops.len());
-        for (op, checked) in self.ops.iter().zip(self.checked) {
-            let statement = ready.statement(checked.sql)?;
-            let params = encode_params(op, &statement).map_err(|problem| {
-                let stale = if ready.was_known(checked.sql) { Stale::One(checked.sql.to_owned()) } else { Stale::No };
+        let mut all = Vec::with_capacity(self.checked.len());
+        for checked in self.checked {
+            let statement = ready.statement(&checked.sql)?;
+            let params = encode_params(checked, &statement).map_err(|problem| {
+                let stale = if ready.was_known(&checked.sql) { Stale::One(checked.sql.to_string()) } else { Stale::No };
                 Crash { problem: problem.in_store(self.store), stale }
             });
             all.push(params?);
@@ -197,7 +195,7 @@ impl Flight<'_> {
                         column.type_().name()
                     );
                     let problem = Problem::new(Code::RejectedByStore, detail).in_store(self.store);
-                    return Err(problem.in_operation(&op.op.id).at(format!("{}/sql", op.op.pointer)).into());
+                    return Err(problem.in_operation(&checked.op.op.id).at(checked.at()).into());
                 }
             }
         }
@@ -206,25 +204,28 @@ impl Flight<'_> {
 
     /// Reads the answers in their order; the first that is bad ends it.
     fn judge(&self, ready: &Ready, before_ops: usize, replies: Vec<Result<Reply, Trouble>>) -> Result<Landed, Crash> {
-        let mut landed = Landed { results: Vec::with_capacity(self.ops.len()), marked_at: None };
+        let mut landed = Landed { results: Vec::with_capacity(self.checked.len()), marked_at: None };
         for (index, reply) in replies.into_iter().enumerate() {
-            let op = index.checked_sub(before_ops).map(|index| (&self.ops[index], &self.checked[index]));
+            let op = index.checked_sub(before_ops).map(|index| &self.checked[index]);
             match (reply, op) {
                 (Ok(Reply::Begun), _) => {}
                 (Ok(Reply::Marked(Some(at))), _) => landed.marked_at = Some(at),
                 (Ok(Reply::Marked(None)), _) => return Err(errors::other_owner(self.store).into()),
-                (Ok(Reply::Rows(rows, affected)), Some((op, checked))) => {
-                    let returns = !ready.statement(checked.sql)?.columns().is_empty();
+                (Ok(Reply::Rows(rows, affected)), Some(checked)) => {
+                    let returns = !ready.statement(&checked.sql)?.columns().is_empty();
                     let counted = if returns { rows.len() as u64 } else { affected };
-                    let result = json!({"rows": rows, "rows_affected": affected});
-                    expect::check(self.store, &op.op, counted, &result)?;
+                    let result = match &checked.record {
+                        Some(compiled) => record::read(self.store, compiled, rows)?,
+                        None => json!({"rows": rows, "rows_affected": affected}),
+                    };
+                    expect::check(self.store, &checked.op.op, counted, &result)?;
                     landed.results.push(result);
                 }
                 (Ok(Reply::Rows(..)), None) => return Err(Problem::new(Code::Internal, "an answer too many").into()),
                 (Err(Trouble::TooLarge), op) => {
                     let detail = format!("the result is larger than {MAX_RESULT_BYTES} bytes: ask for less");
                     let problem = Problem::new(Code::RejectedByStore, detail).in_store(self.store);
-                    return Err(op.map_or(problem.clone(), |(op, _)| problem.in_operation(&op.op.id)).into());
+                    return Err(op.map_or(problem.clone(), |checked| problem.in_operation(&checked.op.op.id)).into());
                 }
                 (Err(Trouble::Server(error)), None) => {
                     let has_key = self.opening.is_some_and(Opening::has_key);
@@ -235,15 +236,15 @@ impl Flight<'_> {
                     let known = self.opening.and_then(Opening::marker).is_some_and(|text| ready.was_known(text));
                     return Err(Crash { stale: staleness(&error, known), problem });
                 }
-                (Err(Trouble::Server(error)), Some((op, checked))) => {
+                (Err(Trouble::Server(error)), Some(checked)) => {
                     let problem = match errors::decoding(&error) {
                         Some(why) => Problem::new(Code::RejectedByStore, why)
                             .in_store(self.store)
-                            .in_operation(&op.op.id)
-                            .at(format!("{}/sql", op.op.pointer)),
-                        None => errors::of_operation(self.store, op, self.reads, &error),
+                            .in_operation(&checked.op.op.id)
+                            .at(checked.at()),
+                        None => errors::of_operation(self.store, checked, self.reads, &error),
                     };
-                    return Err(Crash { stale: staleness(&error, ready.was_known(checked.sql)), problem });
+                    return Err(Crash { stale: staleness(&error, ready.was_known(&checked.sql)), problem });
                 }
             }
         }
@@ -270,9 +271,10 @@ impl Ready {
 }
 
 /// The parameters as their statement wants them.
-fn encode_params(op: &BoundOp, statement: &Statement) -> Result<Vec<Param>, Problem> {
+fn encode_params(checked: &Checked<'_>, statement: &Statement) -> Result<Vec<Param>, Problem> {
+    let op = checked.op;
     let refuse = |pointer: String, why: String| Problem::invalid(pointer, why).in_operation(&op.op.id);
-    let Value::Array(given) = &op.values else {
+    let Some(given) = checked.params() else {
         return Err(refuse(op.pointer(""), "`params` is an array".to_owned()));
     };
     let wanted = statement.params();
@@ -281,7 +283,7 @@ fn encode_params(op: &BoundOp, statement: &Statement) -> Result<Vec<Param>, Prob
         return Err(refuse(op.pointer(""), why));
     }
     let encoded = wanted.iter().zip(given).enumerate().map(|(index, (ty, value))| {
-        values::encode(ty, value).map_err(|unfit| refuse(op.pointer(&format!("/{index}{}", unfit.below)), unfit.why))
+        values::encode(ty, value).map_err(|unfit| refuse(checked.place(index) + &unfit.below, unfit.why))
     });
     encoded.collect()
 }

@@ -1,24 +1,61 @@
 //! What a statement may not be: the transaction around it is ours, and its connection serves others afterwards.
 
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use super::record::{self, Compiled};
+use crate::model::ids::StoreName;
 use crate::model::problem::Problem;
 use crate::model::request::{Action, BoundOp};
 use crate::model::statement::{first_two_words, first_word};
+use crate::store::record::Keyed;
 
 /// An operation's statement, once it is seen to be fit to send.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Checked<'a> {
-    pub(super) sql: &'a str,
+    pub(super) op: &'a BoundOp,
+    pub(super) sql: Cow<'a, str>,
+    /// Where the statement was made of a record.
+    pub(super) record: Option<Compiled<'a>>,
     /// It may change what later statements mean (DDL, a procedure): they are prepared only after it has run.
     pub(super) reshapes: bool,
     /// It leaves something behind in the session that a rollback or commit does not take along.
     pub(super) taints: bool,
 }
 
+impl Checked<'_> {
+    /// Where the statement stands in the request.
+    pub(super) fn at(&self) -> String {
+        if self.record.is_some() { self.op.pointer("") } else { format!("{}/sql", self.op.op.pointer) }
+    }
+
+    /// Its parameters. `None`: the operation has no list of them.
+    pub(super) fn params(&self) -> Option<Vec<&Value>> {
+        match &self.record {
+            Some(compiled) => Some(compiled.params.iter().map(|(_, value)| value).collect()),
+            None => Some(self.op.values.as_array()?.iter().collect()),
+        }
+    }
+
+    /// Where a parameter, counted from 0, stands in the request.
+    pub(super) fn place(&self, index: usize) -> String {
+        match &self.record {
+            Some(compiled) => self.op.pointer(compiled.params.get(index).map_or("", |(at, _)| at)),
+            None => self.op.pointer(&format!("/{index}")),
+        }
+    }
+}
+
 /// Refuses what would end our transaction, change the session for the next one, or leave the protocol of queries.
-pub(super) fn check(op: &BoundOp) -> Result<Checked<'_>, Problem> {
+pub(super) fn check<'a>(store: &StoreName, op: &'a BoundOp) -> Result<Checked<'a>, Problem> {
+    if let Some(keyed) = Keyed::of(op) {
+        let (sql, compiled) = record::compile(store, keyed?)?;
+        return Ok(Checked { op, sql: Cow::Owned(sql), record: Some(compiled), reshapes: false, taints: false });
+    }
     let refuse = |pointer: String, why: String| Err(Problem::invalid(pointer, why).in_operation(&op.op.id));
     let Action::Sql { text, .. } = &op.op.action else {
-        return refuse(op.op.pointer.clone(), "PostgreSQL takes `sql`".to_owned());
+        return refuse(op.op.pointer.clone(), "PostgreSQL takes `sql` and `record`".to_owned());
     };
     let at = format!("{}/sql", op.op.pointer);
     if text.contains('\0') {
@@ -40,7 +77,8 @@ pub(super) fn check(op: &BoundOp) -> Result<Checked<'_>, Problem> {
         "COPY" => return refuse(at, "COPY has no place in an operation: use INSERT with arrays".to_owned()),
         _ => {}
     }
-    Ok(Checked { sql: text, reshapes: reshapes(&first), taints: taints(text) })
+    let sql = Cow::Borrowed(text.as_str());
+    Ok(Checked { op, sql, record: None, reshapes: reshapes(&first), taints: taints(text) })
 }
 
 fn reshapes(first: &str) -> bool {
@@ -122,7 +160,7 @@ mod tests {
             "  -- nothing",
             "select '\0'",
         ] {
-            let problem = check(&op(sql)).unwrap_err();
+            let problem = check(&"pg".into(), &op(sql)).unwrap_err();
             assert_eq!(problem.pointer.as_deref(), Some("/operations/0/sql"), "{sql:?}");
             assert_eq!(problem.operation.as_deref(), Some("o"));
         }
@@ -137,7 +175,7 @@ mod tests {
             ("CREATE TABLE t()", true),
             ("committed", true),
         ] {
-            assert_eq!(check(&op(sql)).unwrap().reshapes, reshapes, "{sql}");
+            assert_eq!(check(&"pg".into(), &op(sql)).unwrap().reshapes, reshapes, "{sql}");
         }
     }
 
@@ -153,7 +191,7 @@ mod tests {
             ("SELECT pg_advisory_xact_lock(1)", false),
             ("SELECT 1", false),
         ] {
-            assert_eq!(check(&op(sql)).unwrap().taints, taints, "{sql}");
+            assert_eq!(check(&"pg".into(), &op(sql)).unwrap().taints, taints, "{sql}");
         }
     }
 }

@@ -8,6 +8,7 @@
 //!   marker     markers as rows                                     verbs     BEGIN, COMMIT, PREPARE as text
 //!   recovery   fences, look-ups, sweeps (Marks)                    promises  gids (Prepares)
 //!   values     JSON ⇄ types                                        errors    SQLSTATE → problem
+//!   record     `record` operations as SQL
 //!   blockers   who waits for whom in there (Blockers)
 //! ```
 //!
@@ -24,6 +25,7 @@ mod guard;
 mod marker;
 mod pool;
 mod promises;
+mod record;
 mod recovery;
 mod schema;
 mod session;

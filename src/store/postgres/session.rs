@@ -87,8 +87,8 @@ impl PgSession {
     }
 
     /// All operations, in as few flights as their meaning allows: what follows DDL is prepared after it ran.
-    async fn fly(&mut self, ops: &[BoundOp], checked: &[Checked<'_>]) -> Result<Vec<Value>, Crash> {
-        let mut results = Vec::with_capacity(ops.len());
+    async fn fly(&mut self, checked: &[Checked<'_>]) -> Result<Vec<Value>, Crash> {
+        let mut results = Vec::with_capacity(checked.len());
         let mut at = 0;
         loop {
             let length = checked[at..].iter().position(|op| op.reshapes).map_or(checked.len() - at, |index| index + 1);
@@ -101,7 +101,6 @@ impl PgSession {
                 store: &self.store.name,
                 conn: &mut self.conn,
                 opening: opening.as_ref(),
-                ops: &ops[at..at + length],
                 checked: &checked[at..at + length],
                 reads: self.role == Role::Reader,
                 keep: !self.reshaped,
@@ -122,7 +121,7 @@ impl PgSession {
 
     /// What `work` does, refusals first that need no server.
     async fn check_and_fly(&mut self, ops: &[BoundOp]) -> Result<Vec<Value>, Problem> {
-        let checked = ops.iter().map(guard::check).collect::<Result<Vec<_>, _>>();
+        let checked = ops.iter().map(|op| guard::check(&self.store.name, op)).collect::<Result<Vec<_>, _>>();
         let checked = checked.map_err(|problem| problem.in_store(&self.store.name))?;
         self.tainted |= checked.iter().any(|op| op.taints);
         let deadline = self.context.deadline;
@@ -130,17 +129,17 @@ impl PgSession {
             return Err(out_of_time(&self.store));
         }
         // The server's own timeout speaks first where it can: it says which operation it was.
-        let flown = timeout_at(deadline + Duration::from_millis(100), self.fly_afresh(ops, &checked)).await;
+        let flown = timeout_at(deadline + Duration::from_millis(100), self.fly_afresh(&checked)).await;
         flown.unwrap_or_else(|_| Err(out_of_time(&self.store)))
     }
 
     /// Again from the start where a statement prepared long ago may no longer fit: nobody has seen a result yet. First
     /// without the one that is suspected, then without any.
-    async fn fly_afresh(&mut self, ops: &[BoundOp], checked: &[Checked<'_>]) -> Result<Vec<Value>, Problem> {
+    async fn fly_afresh(&mut self, checked: &[Checked<'_>]) -> Result<Vec<Value>, Problem> {
         let fresh = self.stage == Stage::Fresh;
         let mut suspected = false;
         loop {
-            let Crash { mut problem, stale } = match self.fly(ops, checked).await {
+            let Crash { mut problem, stale } = match self.fly(checked).await {
                 Ok(results) => return Ok(results),
                 Err(crash) => crash,
             };

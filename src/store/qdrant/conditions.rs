@@ -2,9 +2,10 @@
 
 use ::qdrant_client::qdrant::PointId;
 
+use super::buffer::Buffer;
 use super::overlay::Seen;
 use super::reads::With;
-use super::session::{Buffer, QdrantSession};
+use super::session::QdrantSession;
 use super::{check, ids};
 use crate::model::problem::{Code, Problem};
 use crate::model::request::{BoundOp, PointCondition};

@@ -61,7 +61,9 @@ pub(super) fn explain(status: &Status) -> String {
 pub(super) fn problem(store: &StoreName, status: &Status) -> Problem {
     let code = match status.code() {
         Grpc::DeadlineExceeded | Grpc::Cancelled => Code::Timeout,
-        Grpc::Unavailable | Grpc::Internal | Grpc::Unknown | Grpc::DataLoss | Grpc::Aborted => Code::StoreUnavailable,
+        Grpc::Unavailable | Grpc::Internal | Grpc::Unknown | Grpc::DataLoss => Code::StoreUnavailable,
+        // "Not now", as after the decision.
+        Grpc::FailedPrecondition | Grpc::Aborted => Code::StoreUnavailable,
         Grpc::ResourceExhausted => Code::Overloaded,
         Grpc::Unimplemented => Code::Unsupported,
         _ => Code::RejectedByStore,

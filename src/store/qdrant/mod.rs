@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   session    one transaction's work: reads at once, writes buffered; conditions: what must hold before the decision
+//!     record   buffer                                         records by id; what is kept until the decision
 //!     writes reads queries filters values paths ids json      Qdrant's REST bodies ⇄ its gRPC messages (pure)
 //!     overlay  check  absolute                                own writes seen by id; refusals foreseen; the log's form (pure)
 //!     catalog  calls                                          what collections look like; reads with a deadline
@@ -32,6 +33,7 @@ use crate::store::{Marks, Prepares, Probe, Redoes, Session, Setback, Store, TxnC
 
 mod absolute;
 mod batch;
+mod buffer;
 mod calls;
 mod catalog;
 mod check;
@@ -44,6 +46,7 @@ mod overlay;
 mod paths;
 mod queries;
 mod reads;
+mod record;
 mod redo;
 mod session;
 #[cfg(test)]

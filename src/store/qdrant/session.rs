@@ -1,6 +1,6 @@
 //! One transaction's work in Qdrant: reads run at once, writes are checked and kept until the decision.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use ::qdrant_client::qdrant::PointId;
@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use tonic::Status;
 
 use super::absolute::{self, Absolute};
+use super::buffer::Buffer;
 use super::calls::MOST_RESOLVED;
 use super::catalog::Known;
 use super::errors::{bad_body, problem, rejected};
@@ -25,6 +26,7 @@ use crate::model::problem::{Code, Problem};
 use crate::model::request::{Action, BoundOp, Verb};
 use crate::model::state::Outcome;
 use crate::store::expect;
+use crate::store::record::Keyed;
 use crate::store::{Decision, Session, TxnContext};
 
 pub(super) struct QdrantSession {
@@ -37,15 +39,6 @@ pub(super) struct QdrantSession {
     pub(super) names: HashMap<String, Known>,
     /// Writes by collection, in order.
     pub(super) buffer: BTreeMap<String, Buffer>,
-}
-
-/// What a transaction will write to one collection.
-#[derive(Default)]
-pub(super) struct Buffer {
-    /// In order.
-    pub(super) writes: Vec<Absolute>,
-    /// The operation of each.
-    pub(super) operations: Vec<String>,
 }
 
 impl QdrantSession {
@@ -89,18 +82,31 @@ impl QdrantSession {
             self.server.get(request, self.context.deadline).await.map_err(|status| self.failed(op, &status))?;
         let mut view: View =
             stored.into_iter().filter_map(|mut point| Some((point.id.take()?, Seen::from(point)))).collect();
-        for write in self.buffer.get(collection).iter().flat_map(|buffer| &buffer.writes) {
-            overlay::lay(&mut view, write, |point| points.contains(point));
+        if let Some(buffer) = self.buffer.get(collection) {
+            let points: HashSet<&PointId> = points.iter().collect();
+            for write in buffer.touching(&points) {
+                overlay::lay(&mut view, write, |point| points.contains(point));
+            }
         }
         Ok(view)
     }
 
-    async fn write(&mut self, op: &BoundOp, name: &str, verb: Verb) -> Result<Value, Problem> {
-        if self.role != Role::Redoer {
-            let detail = format!("operation `{}` writes, and was planned as a read", op.op.id);
-            return Err(Problem::new(Code::Internal, detail).in_operation(&op.op.id).in_store(&self.server.name));
+    pub(super) fn must_be_redoer(&self, op: &str) -> Result<(), Problem> {
+        if self.role == Role::Redoer {
+            return Ok(());
         }
+        let detail = format!("operation `{op}` writes, and was planned as a read");
+        Err(Problem::new(Code::Internal, detail).in_operation(op).in_store(&self.server.name))
+    }
+
+    /// Keeps a write until the decision.
+    pub(super) fn keep(&mut self, collection: &str, write: Absolute, op: &str) {
+        self.buffer.entry(collection.to_owned()).or_default().push(write, op);
+    }
+
+    async fn write(&mut self, op: &BoundOp, name: &str, verb: Verb) -> Result<Value, Problem> {
         let id = &op.op.id;
+        self.must_be_redoer(id)?;
         let write = match self.asked.remove(id) {
             Some(write) => write,
             None => writes::read(verb, &op.values).map_err(|bad| self.bad(op, bad))?,
@@ -126,11 +132,10 @@ impl QdrantSession {
         let write = Absolute::new(write.change, points);
         let affected = write.points.len();
         if affected > 0 {
-            let buffer = self.buffer.entry(shape.collection.clone()).or_default();
-            buffer.writes.push(write);
-            buffer.operations.push(id.clone());
+            self.keep(&shape.collection, write, id);
         }
-        Ok(json!({"affected": affected, "applied": true}))
+        // Whether it is applied is for the coordinator to say: here it is not.
+        Ok(json!({"affected": affected, "applied": false}))
     }
 
     /// Reads, all at the same time: none of them changes what another sees.
@@ -192,7 +197,7 @@ impl QdrantSession {
     fn parts<'a>(&self, op: &'a BoundOp) -> Result<(&'a str, Verb), Problem> {
         match &op.op.action {
             Action::Points { collection, verb, .. } => Ok((collection, *verb)),
-            Action::Sql { .. } | Action::Cypher { .. } => {
+            Action::Sql { .. } | Action::Cypher { .. } | Action::Record(_) => {
                 let detail = format!("{} is a Qdrant: it takes no statements", self.server.name);
                 Err(Problem::invalid(&op.op.pointer, detail).in_operation(&op.op.id).in_store(&self.server.name))
             }
@@ -206,6 +211,10 @@ impl Session for QdrantSession {
         let store = self.server.name.clone();
         let mut claims = Vec::new();
         for op in ops {
+            if let Some(keyed) = Keyed::of(op) {
+                claims.extend(self.record_claims(&keyed?).await?);
+                continue;
+            }
             let (name, verb) = self.parts(op)?;
             let conditions = self.condition_points(op)?;
             if verb.reads() && conditions.is_empty() {
@@ -244,6 +253,9 @@ impl Session for QdrantSession {
         while let Some(op) = left.first() {
             let mut run = Vec::new();
             for op in left {
+                if Keyed::of(op).is_some() {
+                    break;
+                }
                 let (name, verb) = self.parts(op)?;
                 if !verb.reads() || !op.op.expect.conditions.is_empty() {
                     break;
@@ -251,7 +263,9 @@ impl Session for QdrantSession {
                 run.push((op, name, verb));
             }
             let taken = run.len().max(1);
-            if run.is_empty() {
+            if let Some(keyed) = Keyed::of(op) {
+                results.push(self.record(&keyed?).await?);
+            } else if run.is_empty() {
                 let (name, verb) = self.parts(op)?;
                 self.check_conditions(op, name).await?;
                 if verb.reads() {

@@ -231,6 +231,18 @@ fn failures_are_sorted_as_the_server_means_them() {
     assert_eq!(judge(&busy), Verdict::Later(Duration::from_secs(10)), "bounded");
     let problem = errors::problem(&"vectors".into(), &busy);
     assert_eq!((problem.code.as_str(), problem.retry_after), ("overloaded", Some(99999)));
+    for (code, expected) in [
+        (Code::FailedPrecondition, "store_unavailable"),
+        (Code::Aborted, "store_unavailable"),
+        (Code::Unavailable, "store_unavailable"),
+        (Code::Internal, "store_unavailable"),
+        (Code::DeadlineExceeded, "timeout"),
+        (Code::InvalidArgument, "rejected_by_store"),
+        (Code::NotFound, "rejected_by_store"),
+        (Code::Unimplemented, "unsupported"),
+    ] {
+        assert_eq!(errors::problem(&"vectors".into(), &Status::new(code, "")).code.as_str(), expected, "{code:?}");
+    }
 }
 
 #[test]

@@ -50,9 +50,10 @@ pub struct WaitForView {
 pub struct NodeView {
     /// As edges name it.
     pub id: String,
-    /// A transaction's own name.
+    /// A transaction's own name; a lease's key.
     pub name: Option<String>,
-    /// A transaction's state; `foreign` for somebody else's session, `unknown` for a transaction that memory has let go.
+    /// A transaction's state; `lease`; `foreign` for somebody else's session, `unknown` for a transaction that memory
+    /// has let go.
     pub state: &'static str,
 }
 

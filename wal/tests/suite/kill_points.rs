@@ -144,8 +144,8 @@ fn child(dir: &Path, backend: &str, at: u64) -> (Option<u64>, Option<u64>) {
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let last = |word: &str| {
-        let numbers = text.lines().filter_map(|line| line[line.find(word)? + word.len()..].trim().parse().ok());
-        numbers.last()
+        let mut numbers = text.lines().filter_map(|line| line[line.find(word)? + word.len()..].trim().parse().ok());
+        numbers.next_back()
     };
     let (acknowledged, passed) = (last("ACK "), last("PASSED "));
     assert!(passed.is_some() || !output.status.success(), "{text}");

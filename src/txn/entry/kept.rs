@@ -1,0 +1,114 @@
+//! What outlives a transaction in memory: the answer that a marker or the log keeps for the replay of its key.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Entry, Results, say_applied};
+use crate::clock;
+use crate::journal::record::Ended;
+use crate::model::commit::Marker;
+use crate::model::ids::Lsn;
+use crate::model::problem::{Code, Problem};
+use crate::model::state::{Event, Outcome, TxnState};
+use crate::model::view::{PlanView, View};
+
+/// What a marker (or the log) keeps of an answer, for the replay of its key.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    name: Option<String>,
+    plan: PlanView2,
+    results: Option<Results>,
+    attempts: u32,
+    began_us: i64,
+}
+
+/// [`PlanView`] as it is read back: owned text.
+#[derive(Serialize, Deserialize)]
+struct PlanView2 {
+    decider: Option<String>,
+    prepared: Vec<String>,
+    redo: Vec<String>,
+    reason: String,
+}
+
+/// Answers longer than this are not kept beside the key: a replay then says what happened, without the results.
+const KEPT_ANSWER_BYTES: usize = 256 * 1024;
+
+impl Entry {
+    /// What the deciding marker remembers of the answer: only where there is a key, and only if it is not too long.
+    pub(in crate::txn) fn kept_answer(&self) -> Option<String> {
+        self.key.as_ref()?;
+        let live = self.live();
+        let plan = live.plan.as_ref()?;
+        let kept = Kept {
+            name: self.name.clone(),
+            plan: PlanView2 {
+                decider: plan.decider.clone(),
+                prepared: plan.prepared.clone(),
+                redo: plan.redo.clone(),
+                reason: plan.reason.clone(),
+            },
+            results: live.results.as_deref().cloned(),
+            attempts: live.attempt.0,
+            began_us: self.began_us,
+        };
+        let text = serde_json::to_string(&kept).ok()?;
+        (text.len() <= KEPT_ANSWER_BYTES).then_some(text)
+    }
+}
+
+/// A transaction that only its `Done` record remembers.
+pub(in crate::txn) fn from_ended(ended: &Ended) -> Entry {
+    let key = ended.key.as_ref().map(|(note, _)| note.clone());
+    let entry = Entry::from_past(ended.run.txn, ended.name.clone(), key, Lsn::ZERO, ended.began_us);
+    entry.replanned(ended.run, &ended.decider, &ended.preparers, &ended.redoers, &ended.reason);
+    {
+        let mut live = entry.live();
+        live.ended_us = Some(ended.ended_us);
+        if let Some(kept) = ended.key.as_ref().and_then(|(_, answer)| read_kept(answer.as_deref())) {
+            live.results = kept.results.map(Arc::new);
+        }
+        live.cause = ended.cause.as_ref().map(|(code, detail)| {
+            let code = Code::ALL.iter().find(|known| known.as_str() == code);
+            Problem::new(code.copied().unwrap_or(Code::Internal), detail)
+        });
+    }
+    entry.take(ended.outcome.event());
+    entry.take(Event::Finished);
+    entry
+}
+
+/// A transaction that only a marker remembers: another sidecar's, or one whose record is gone from the log.
+pub(in crate::txn) fn from_marker(marker: &Marker) -> View {
+    let kept = read_kept(marker.answer.as_deref());
+    let committed = marker.outcome == Outcome::Committed;
+    let plan = kept.as_ref().map(|kept| PlanView {
+        pattern: "atomic",
+        decider: kept.plan.decider.clone(),
+        prepared: kept.plan.prepared.clone(),
+        redo: kept.plan.redo.clone(),
+        reason: kept.plan.reason.clone(),
+    });
+    View {
+        id: marker.run.txn.to_string(),
+        name: kept.as_ref().and_then(|kept| kept.name.clone()),
+        state: if committed { TxnState::Committed } else { TxnState::Aborted },
+        guarantee: committed.then_some("atomic"),
+        plan,
+        attempts: marker.run.attempt.0,
+        retried_for: Vec::new(),
+        pending: Vec::new(),
+        took_ms: None,
+        started_at: clock::rfc3339(kept.as_ref().map_or(0, |kept| kept.began_us)),
+        ended_at: None,
+        participants: Vec::new(),
+        timeline: Vec::new(),
+        cause: None,
+        results: kept.and_then(|kept| kept.results).map(|results| say_applied(results, |_| committed)),
+    }
+}
+
+fn read_kept(answer: Option<&str>) -> Option<Kept> {
+    serde_json::from_str(answer?).ok()
+}
