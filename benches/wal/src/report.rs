@@ -10,6 +10,9 @@ use crate::device::{Pace, PerRecord};
 use crate::measure::Writers;
 use crate::peers::Peer;
 
+/// More than that between passes of the raw loop, and something else than the contestants decided.
+const UNSTEADY: f64 = 1.5;
+
 /// A line of the speed tables.
 struct Row {
     name: String,
@@ -79,6 +82,16 @@ fn lone(climbed: &Climbed, size: usize) -> Vec<Lone> {
         Lone { name: name.to_owned(), costs }
     };
     peers.chain(others).map(row).collect()
+}
+
+/// How far the raw loop of one writer strayed, highest rate over lowest: what a rung's ratio can be wrong by.
+fn unsteadiness(climbed: &Climbed) -> f64 {
+    let strayed = climbed.sizes.iter().filter_map(|&size| {
+        let rates = climbed.of(Rung::Limit { writers: 1, size })?.iter().map(crate::measure::Measured::per_second);
+        let (low, high) = rates.fold((f64::MAX, 0.0_f64), |(low, high), rate| (low.min(rate), high.max(rate)));
+        Some(high / low)
+    });
+    strayed.fold(1.0, f64::max)
 }
 
 /// What ours are to reach, and whether they do.
@@ -159,6 +172,7 @@ pub(crate) fn json(climbed: &Climbed) -> Map<String, Value> {
         ("rounds", climbed.rounds.into()),
         ("passes", climbed.passes.into()),
         ("seconds", climbed.seconds.into()),
+        ("raw_loop_highest_over_lowest", unsteadiness(climbed).into()),
         ("speeds", speeds.into()),
         ("lone", lones.into()),
         ("goals", goals.collect()),
@@ -170,6 +184,15 @@ pub(crate) fn json(climbed: &Climbed) -> Map<String, Value> {
 pub(crate) fn markdown(climbed: &Climbed, peers: &[Box<dyn Peer>]) -> String {
     let Climbed { rounds, passes, seconds, .. } = climbed;
     let mut text = format!("{rounds} interleaved rounds of {passes} passes, {seconds} s on each rung; medians.\n");
+    let strayed = unsteadiness(climbed);
+    if strayed > UNSTEADY {
+        // Writing into a string cannot fail.
+        let _ = writeln!(
+            text,
+            "\n**The disk was not steady**: the raw loop's own rate differed {strayed:.1}-fold between passes. Ratios of \
+             this run mean little."
+        );
+    }
     for &size in &climbed.sizes {
         for who in Writers::BOTH {
             for &writers in &climbed.writers {
