@@ -275,6 +275,10 @@ impl Shared {
         if appends == self.sealed_at.load(Ordering::SeqCst) || seen.is_some_and(|seen| seen != appends) {
             return Ok(false);
         }
+        // A seal that was framed before the flush of what it seals would be no witness for it.
+        if seen.is_some() && self.watermark.durable() < tail.lsn() {
+            return Ok(false);
+        }
         self.sealed_at.store(appends, Ordering::SeqCst);
         // Without room the segment is about to end, and the next one's header will be the witness.
         let Some(at) = tail.place(Class::Seal, INTERNAL_BYTES) else { return Ok(false) };

@@ -79,8 +79,9 @@ impl Shared {
     }
 
     fn seal_idle(&self, appends: u64) {
-        // Closed and poisoned need no seal; a failed flush poisons by itself.
-        if self.seal(Some(appends)).unwrap_or(false) {
+        // First what is to be sealed: nobody may have asked for it yet. Closed and poisoned need no seal; a failed flush
+        // poisons by itself.
+        if self.flush(self.next_lsn()).is_ok() && self.seal(Some(appends)).unwrap_or(false) {
             let _ = self.flush(self.next_lsn());
         }
     }

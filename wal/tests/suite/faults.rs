@@ -292,3 +292,23 @@ fn a_segment_of_another_life_of_the_same_log_is_refused() {
     }
     open_sim(&lives[1]).unwrap();
 }
+
+/// The seal is written when the log is idle, also where nobody has flushed: it must be a witness for that record too.
+#[test]
+fn an_idle_log_has_a_witness_for_its_last_record_whoever_flushed_it() {
+    for flushed in [true, false] {
+        let disk = SimDisk::new(15);
+        let wal = threaded(&disk);
+        let last = wal.append(0, b"the last").unwrap();
+        if flushed {
+            wal.flush(last.end).unwrap();
+        }
+        wait_until("it is sealed", || wal.durable_lsn() > last.end && wal.durable_lsn() == wal.next_lsn());
+        let image = disk.crash(1);
+        image.damage("00000000000000000001.wal", last.lsn.as_u64() + 33, b"?");
+        match open_sim(&image) {
+            Err(WalError::Corrupt { lost, .. }) => assert!(lost.contains(&last.lsn)),
+            other => panic!("flushed {flushed}: {:?}", other.map(|(_, recovery)| recovery)),
+        }
+    }
+}
