@@ -12,8 +12,9 @@ use outrigger::config::Config;
 use serde_json::Value;
 
 /// Keys that have no default: they stand in the example as comments.
-const WITHOUT_DEFAULT: [&str; 5] = [
+const WITHOUT_DEFAULT: [&str; 6] = [
     "server.tokens_file",
+    "journal.encryption_key_file",
     "stores.pg.password_file",
     "stores.pg.ca_file",
     "stores.graph.password_file",
@@ -75,8 +76,11 @@ fn complete(example: &str, dir: &Path) -> String {
         example.lines().map(|line| match line.strip_prefix("# ").and_then(|rest| rest.split_once("_file = ")) {
             Some((key, _)) if !key.contains(' ') => {
                 let file = dir.join(key);
-                let hash = "ab".repeat(32);
-                let text = format!("[[principal]]\nname = \"app\"\ntoken_sha256 = \"{hash}\"\nrole = \"app\"\n");
+                let hex = "ab".repeat(32);
+                let text = match key {
+                    "encryption_key" => hex,
+                    _ => format!("[[principal]]\nname = \"app\"\ntoken_sha256 = \"{hex}\"\nrole = \"app\"\n"),
+                };
                 fs::write(&file, text).unwrap();
                 format!("{key}_file = {:?}", file.display().to_string())
             }

@@ -111,9 +111,12 @@ async fn a_rerun_reads_again() {
         one(&world, &url, record(&world, "m", store, made(store))).await.unwrap();
     }
     // Copies PostgreSQL's counter into the others; waits by retrying until the point is at version 2.
+    // A lock of their own keeps the two apart: across stores isolation is as strong as the locks declared, and without it
+    // the row could be read before the other's commit and the point put after it.
+    let locks = json!([{"key": world.name}]);
     let copied = json!({"counter": {"$ref": "seen#/value/counter"}});
     let copy = |retry: Value| {
-        json!({"retry": retry, "operations": [
+        json!({"retry": retry, "locks": locks, "operations": [
             record(&world, "seen", "pg", json!({"do": "get"})),
             record(&world, "node", "graph", json!({"do": "put", "set": copied, "if_version": 1})),
             record(&world, "point", "vectors", json!({"do": "put", "set": copied, "if_version": 2}))]})
@@ -134,7 +137,7 @@ async fn a_rerun_reads_again() {
     let copying = async { world.post(&url, &long, None).await.unwrap() };
     let helping = async {
         tokio::time::sleep(Duration::from_millis(150)).await;
-        let both = json!({"operations": [
+        let both = json!({"locks": locks, "operations": [
             record(&world, "row", "pg", json!({"do": "put", "set": {"counter": 41}, "if_version": 1})),
             record(&world, "point", "vectors", json!({"do": "put", "if_version": 1}))]});
         world.post(&url, &both, None).await.unwrap().must_be(200, "committed");

@@ -129,11 +129,11 @@ fn unit() -> Result<Outcome> {
     cargo(&["test", "-p", "outrigger", "-p", "xtask-demo", "-p", "wal-bench", "--lib", "--bins"])
 }
 
-/// The root package's `tests/*.rs` over one stack that they share, which they find by `OUTRIGGER_STACK`.
+/// The root package's integration tests over one stack that they share, which they find by `OUTRIGGER_STACK`.
 fn integration() -> Result<Outcome> {
     let names = integration_tests(&tool::workspace().join("tests"))?;
     if names.is_empty() {
-        return Ok(Outcome::Skipped("the root package has no tests/*.rs".into()));
+        return Ok(Outcome::Skipped("the root package has no tests".into()));
     }
     let stack = Stack::fresh("suite", Wanted::all())?;
     let guard = Guard::over(&stack)?;
@@ -148,11 +148,13 @@ fn integration() -> Result<Outcome> {
     outcome
 }
 
+/// The names of cargo's own discovery: `tests/NAME.rs` and `tests/NAME/main.rs`.
 fn integration_tests(dir: &Path) -> Result<Vec<String>> {
     let entries = fs::read_dir(dir).with_context(|| format!("reading {}", dir.display()))?;
     let paths = entries.flatten().map(|entry| entry.path());
-    let sources = paths.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
-    let mut names: Vec<String> = sources.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
+    let suites = paths
+        .filter(|path| path.join("main.rs").is_file() || path.extension().is_some_and(|extension| extension == "rs"));
+    let mut names: Vec<String> = suites.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
     names.sort();
     Ok(names)
 }

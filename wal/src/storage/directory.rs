@@ -68,7 +68,7 @@ impl Storage for Directory {
         // The lock is on the directory itself: there is no lock file to delete by mistake, and it ends with the process.
         let dir = File::open(&self.path)?;
         flock(&dir, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Box::new(dir))
+        Ok(Box::new(Lock(dir)))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -139,6 +139,17 @@ impl Storage for Directory {
     }
 }
 
+/// Unlocks by name, not only by closing: a child that was forked meanwhile and has not yet become another program holds
+/// a copy of the descriptor, and with it the lock.
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // What a failure leaves, closing ends.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 fn zero_fill(file: &File, bytes: u64) -> io::Result<()> {
     let zeros = [0; ZERO_PIECE as usize];
     let mut at = 0;
@@ -189,5 +200,23 @@ pub(super) fn forget(file: &File, range: Range<u64>) {
     if let Some(len) = NonZeroU64::new(range.end.saturating_sub(range.start)) {
         // A refusal costs memory, nothing else.
         let _ = fadvise(file, range.start, Some(len), Advice::DontNeed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_that_ended_is_not_kept_by_a_copy_of_its_descriptor() {
+        let dir = tempfile::tempdir().unwrap();
+        let directory = Directory::new(dir.path(), Backend::Mmap);
+        let guard = directory.lock().unwrap();
+        // What a fork has until it becomes another program.
+        let copy = guard.downcast_ref::<Lock>().unwrap().0.try_clone().unwrap();
+        assert_eq!(directory.lock().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        drop(guard);
+        drop(directory.lock().expect("the copy keeps nothing"));
+        drop(copy);
     }
 }
