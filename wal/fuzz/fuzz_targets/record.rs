@@ -1,3 +1,5 @@
+//! Any bytes as a record: see `entries.rs`.
+
 #![no_main]
 
 #[path = "../entries.rs"]

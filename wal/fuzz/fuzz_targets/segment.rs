@@ -1,3 +1,5 @@
+//! Any bytes as a segment: see `entries.rs`.
+
 #![no_main]
 
 #[path = "../entries.rs"]
