@@ -3,6 +3,7 @@
 //! ```text
 //!   server (accept, time limits, drain) → route (gate, metrics, panics) → handler
 //!       → headers, body, wire (JSON → TxnRequest, checked once) → Api → reply (status, problem, retry advice)
+//!   jobs           batch jobs and their chunks
 //!   locks, graph   leases, the lock table, and who waits for whom as a picture
 //! ```
 
@@ -13,6 +14,7 @@ mod gate;
 mod graph;
 mod handler;
 mod headers;
+mod jobs;
 mod locks;
 mod openapi;
 pub mod porch;

@@ -9,13 +9,16 @@
 //!     4  Learnt      no                     a store decided, or nobody was asked: this is how
 //!     5  Done        no                     every store has it; nothing more can happen
 //!     6  Checkpoint  no                     stands for the Opened before it, so that old segments may go
+//!    10  Job         yes (copies: no)       a batch job: opened, rolled back, ended, or all of it so far (see `job`)
 //! ```
 
 use prost::Message;
 
+use super::job::ChunkRecord;
 use crate::lock::{Claim, LockKey, Mode};
 use crate::model::commit::{Decider, Gid, KeyNote, RedoWrite};
 use crate::model::ids::{Attempt, Run, StoreName, TxnId};
+use crate::model::job::ChunkNote;
 use crate::model::state::Outcome;
 
 /// The log's type bytes.
@@ -32,6 +35,8 @@ pub mod kind {
     pub const DONE: u8 = 5;
     /// [`super::OpenedRecord`]
     pub const CHECKPOINT: u8 = 6;
+    /// [`super::super::job::JobRecord`]
+    pub const JOB: u8 = 10;
 
     /// The name of a type byte, for people.
     #[must_use]
@@ -43,6 +48,7 @@ pub mod kind {
             LEARNT => "learnt",
             DONE => "done",
             CHECKPOINT => "checkpoint",
+            JOB => "job",
             _ => "unknown",
         }
     }
@@ -114,6 +120,9 @@ pub struct IntentRecord {
     /// The durable Lsn that its markers carry: nothing older than this may be swept while it lives.
     #[prost(uint64, tag = "11")]
     pub durable: u64,
+    /// Of which job it is a chunk.
+    #[prost(message, optional, tag = "20")]
+    pub chunk: Option<ChunkRecord>,
 }
 
 /// One absolute write.
@@ -208,6 +217,9 @@ pub struct DoneRecord {
     /// Why it aborted: the problem's code and its sentence.
     #[prost(string, repeated, tag = "12")]
     pub cause: Vec<String>,
+    /// Of which job it was a chunk.
+    #[prost(message, optional, tag = "20")]
+    pub chunk: Option<ChunkRecord>,
 }
 
 impl From<Run> for RunRecord {
@@ -306,6 +318,8 @@ pub struct Intent {
     pub reason: String,
     /// The durable Lsn that its markers carry.
     pub durable: crate::model::ids::Lsn,
+    /// Of which job it is a chunk, and what would undo it.
+    pub chunk: Option<ChunkNote>,
 }
 
 impl Intent {
@@ -334,6 +348,7 @@ impl Intent {
             began_us: self.began_us,
             reason: self.reason.clone(),
             durable: self.durable.as_u64(),
+            chunk: self.chunk.as_ref().map(Into::into),
         };
         record.encode_to_vec()
     }
@@ -356,6 +371,7 @@ impl Intent {
             began_us: record.began_us,
             reason: record.reason,
             durable: crate::model::ids::Lsn::from_u64(record.durable),
+            chunk: record.chunk.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -385,6 +401,8 @@ pub struct Ended {
     pub key: Option<(KeyNote, Option<String>)>,
     /// Why it aborted: the problem's code and its sentence.
     pub cause: Option<(String, String)>,
+    /// Of which job it was a chunk, and what would undo it.
+    pub chunk: Option<ChunkNote>,
 }
 
 impl Ended {
@@ -403,6 +421,7 @@ impl Ended {
             key: self.key.as_ref().map(|(note, _)| note.into()),
             answer: self.key.as_ref().and_then(|(_, answer)| answer.clone()),
             cause: self.cause.as_ref().map(|(code, text)| vec![code.clone(), text.clone()]).unwrap_or_default(),
+            chunk: self.chunk.as_ref().map(Into::into),
         };
         record.encode_to_vec()
     }
@@ -424,6 +443,7 @@ impl Ended {
             reason: record.reason,
             key: record.key.map(|key| Ok::<_, Unreadable>((key.try_into()?, answer))).transpose()?,
             cause: cause.next().zip(cause.next()),
+            chunk: record.chunk.map(TryInto::try_into).transpose()?,
         })
     }
 }

@@ -154,6 +154,22 @@ labels! {
 }
 
 labels! {
+    /// What became of a chunk of a batch job that was sent.
+    ChunkOutcome {
+        /// It is done.
+        Done = "done",
+        /// It was done before: its recorded answer was given.
+        Replayed = "replayed",
+        /// It was aborted.
+        Refused = "refused",
+        /// Its compensation is done.
+        Undone = "undone",
+        /// Its compensation was aborted, and is tried again.
+        UndoRefused = "undo_refused",
+    }
+}
+
+labels! {
     /// Where the waits of a deadlock are.
     DeadlockSource {
         /// In our own lock table.
@@ -206,8 +222,8 @@ impl Route {
         let mut statuses = match self {
             Self::Submit => {
                 let mut all: Vec<u16> = Code::ALL.iter().map(|code| code.status()).collect();
-                all.extend([200, 202]);
-                all.retain(|status| ![404, 405].contains(status));
+                all.extend([200, 201, 202]);
+                all.retain(|status| *status != 405);
                 all
             }
             Self::List => vec![200, 400, 401, 429, 500, 503],

@@ -42,6 +42,8 @@ fn every_family_of_the_contract_is_there_at_zero() {
         "http_requests_total",
         "http_request_seconds",
         "interventions_open",
+        "jobs_open",
+        "job_chunks_total",
         "ready",
         "build_info",
     ] {
@@ -55,6 +57,7 @@ fn every_family_of_the_contract_is_there_at_zero() {
         r#"outrigger_store_up{store="pg"} 0"#,
         r#"outrigger_http_requests_total{route="POST /v1/transactions",status="504"} 0"#,
         "outrigger_journal_poisoned 0",
+        r#"outrigger_job_chunks_total{outcome="undo_refused"} 0"#,
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is missing");
     }

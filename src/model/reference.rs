@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
@@ -70,6 +71,21 @@ impl Template {
         }
         let mut references = self.references.iter();
         fill(&self.value, &mut references, &result_of)
+    }
+}
+
+/// As its value. Written down are only templates whose references are filled ([`Template::plain`]): a `$ref` that stands
+/// in one of those is a value like any other, and reading it back keeps it one.
+impl Serialize for Template {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        debug_assert!(self.references.is_empty() && !self.literals, "references are filled before it is written");
+        self.value.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Template {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Value::deserialize(deserializer).map(Self::plain)
     }
 }
 

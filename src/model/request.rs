@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::ids::StoreName;
@@ -90,7 +91,7 @@ pub enum WaitFor {
 }
 
 /// One operation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Operation {
     /// Unique in the transaction; its index by default.
     pub id: String,
@@ -107,7 +108,8 @@ pub struct Operation {
 }
 
 /// What an operation does, with the values that may still be references.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// PostgreSQL.
     Sql {
@@ -145,10 +147,22 @@ impl Action {
             Self::Points { body, .. } | Self::Record(Record { body, .. }) => body,
         }
     }
+
+    /// The same with `values` in the place of its template: no reference is left.
+    #[must_use]
+    pub fn filled(mut self, values: Value) -> Self {
+        let template = match &mut self {
+            Self::Sql { params, .. } | Self::Cypher { params, .. } => params,
+            Self::Points { body, .. } | Self::Record(Record { body, .. }) => body,
+        };
+        *template = Template::plain(values);
+        self
+    }
 }
 
 /// Qdrant's verbs.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verb {
     /// `PUT /points`
     Upsert,
@@ -207,7 +221,7 @@ impl Verb {
 }
 
 /// `expect` and Qdrant's `if`: an optimistic check; what fails it is a `conflict`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Expect {
     /// Returned rows where the statement returns any, else affected ones.
     pub rows: Option<u64>,
@@ -218,7 +232,7 @@ pub struct Expect {
 }
 
 /// One member of Qdrant's `if`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PointCondition {
     /// The point (number or UUID text).
     pub id: Value,

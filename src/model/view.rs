@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::job::JobView;
 use super::problem::Problem;
 use super::state::TxnState;
 
@@ -17,10 +18,12 @@ pub struct View {
     /// As given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// `active`, `in_doubt`, `committing`, `committed`, `aborting`, `aborted` or `needs_intervention`.
+    /// `active`, `in_doubt`, `committing`, `committed`, `aborting`, `aborted`, `needs_intervention`; of a batch job also
+    /// `compensating` and `compensated`.
     #[schema(value_type = String)]
     pub state: TxnState,
-    /// `atomic`, or `read_only`. Absent before there is a plan.
+    /// `atomic`, or `read_only`; of a batch job `chunks`: each chunk is atomic, the job as a whole is not. Absent before
+    /// there is a plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guarantee: Option<&'static str>,
     /// What was chosen and why.
@@ -55,6 +58,18 @@ pub struct View {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
     pub cause: Option<Value>,
+    /// Of a batch job: how far it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobView>,
+    /// Of a chunk, or of its compensation: the job's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Which chunk of its job it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chunk: Option<u64>,
+    /// Which chunk of its job it undoes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<u64>,
 }
 
 /// The plan of an answer.

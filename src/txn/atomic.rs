@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::core::Core;
 use super::entry::Entry;
 use super::work::{self, Part};
-use super::{finish, in_doubt};
+use super::{finish, in_doubt, job};
 use crate::clock;
 use crate::crash;
 use crate::journal::record::{Ended, Intent};
@@ -124,6 +124,7 @@ impl Attempt<'_> {
         let start = Instant::now();
         let results = work::run(self.core, self.entry, &self.context, &mut self.parts, &mut self.claims).await?;
         self.entry.worked(results, work::redone(self.request, &self.plan));
+        self.entry.fill_undo()?;
         self.done(Phase::Work, "worked", start);
 
         let start = Instant::now();
@@ -150,7 +151,7 @@ impl Attempt<'_> {
 
     /// Step 5: both are answered before anybody decides.
     async fn intend_and_prepare(&mut self) -> Result<(), Problem> {
-        if self.plan.decider.is_none() || self.plan.is_one_phase() || self.nothing_but_the_log_to_tell() {
+        if self.plan.decider.is_none() || self.is_told_by_its_end() || self.nothing_but_the_log_to_tell() {
             return Ok(());
         }
         crash::point("before_intent");
@@ -194,6 +195,12 @@ impl Attempt<'_> {
         Ok(())
     }
 
+    /// One store decides and nobody else has to be told. A chunk of a batch job is noted beforehand all the same: whoever
+    /// goes on after a crash, or undoes the job, must know of every chunk that may be done.
+    fn is_told_by_its_end(&self) -> bool {
+        self.plan.is_one_phase() && self.entry.chunk().is_none()
+    }
+
     /// Redo writers only, and all their writes came to nothing (a delete by a filter that nothing matches).
     fn nothing_but_the_log_to_tell(&self) -> bool {
         matches!(self.plan.decider, Some(Decider::Wal)) && self.redo.is_empty() && self.entry.key.is_none()
@@ -211,6 +218,7 @@ impl Attempt<'_> {
             began_us: self.entry.began_us,
             reason: self.plan.reason.clone(),
             durable: self.entry.durable,
+            chunk: self.entry.chunk_note(),
         }
     }
 
@@ -247,6 +255,9 @@ impl Attempt<'_> {
                 Decision::Refused(problem) => return End::Aborted(problem),
                 Decision::Lost(why) => return End::Aborted(Problem::new(Code::StoreUnavailable, why)),
             }
+        }
+        if let Some(problem) = job::note_reads(self.core, self.entry, self.context.run, &self.plan.reason) {
+            return End::Aborted(problem);
         }
         End::Committed
     }
@@ -375,5 +386,6 @@ pub(super) fn ended(entry: &Entry, decided: &Decided, intent: &Intent) -> Ended 
         reason: intent.reason.clone(),
         key: key.map(|note| (note, entry.kept_answer())),
         cause: entry.cause().map(|problem| (problem.code.as_str().to_owned(), problem.detail)),
+        chunk: intent.chunk.clone(),
     }
 }

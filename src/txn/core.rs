@@ -58,6 +58,8 @@ pub(super) struct Core {
     /// Committed runs whose key only the log remembers, with the place of their record.
     pub(super) keyed: Mutex<BTreeMap<String, (Lsn, Ended)>>,
     pub(super) report: Mutex<Report>,
+    /// Opening and ending batch jobs, one at a time.
+    pub(super) jobs: tokio::sync::Mutex<()>,
 }
 
 impl Core {
@@ -69,6 +71,16 @@ impl Core {
         let unknown =
             || Problem::invalid("", format!("there is no store `{store}` in the configuration")).in_store(store);
         self.sites.get(store).ok_or_else(unknown)
+    }
+
+    /// Keeps the end of a run, written at `lsn`, whose key only the log remembers.
+    pub(super) fn remember(&self, mut ended: Ended, lsn: Lsn) {
+        // What would undo a chunk is kept by its job.
+        ended.chunk.iter_mut().for_each(|note| note.undo = None);
+        if let Some((note, _)) = &ended.key {
+            let mut keyed = self.keyed.lock().unwrap_or_else(PoisonError::into_inner);
+            keyed.insert(note.key.clone(), (lsn, ended));
+        }
     }
 
     pub(super) fn lost_log(&self) -> Option<String> {

@@ -3,13 +3,14 @@
 mod kept;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::job::OfJob;
 use crate::clock;
 use crate::lock::{Deadlock, Standing};
 use crate::model::commit::{Decider, KeyNote};
@@ -37,6 +38,8 @@ pub(super) struct Entry {
     began: Instant,
     /// What the log had durable when it began: markers of its runs carry this, so none older may be swept.
     pub(super) durable: Lsn,
+    /// What it has to do with a batch job.
+    of_job: OnceLock<OfJob>,
     live: Mutex<Live>,
     changed: watch::Sender<TxnState>,
     /// True once it is written down, its locks are gone and the registry has it among the ended.
@@ -115,11 +118,28 @@ impl Entry {
         let (changed, _) = watch::channel(TxnState::Active);
         let (settled, _) = watch::channel(false);
         let (began, live) = (Instant::now(), Mutex::new(live));
-        Self { id, name, key, priority: 0, began_us, began, durable, live, changed, settled }
+        let of_job = OnceLock::new();
+        Self { id, name, key, priority: 0, began_us, began, durable, of_job, live, changed, settled }
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is a batch job, or a part of one: said once, as soon as it is there.
+    pub(super) fn belongs(&self, of_job: OfJob) {
+        if self.of_job.set(of_job).is_err() {
+            tracing::error!(transaction = %self.id, "a defect: it belongs to a job already");
+        }
+    }
+
+    pub(super) fn of_job(&self) -> Option<&OfJob> {
+        self.of_job.get()
+    }
+
+    /// The results of its present run.
+    pub(super) fn results(&self) -> Option<Arc<Results>> {
+        self.live().results.clone()
     }
 
     pub(super) fn state(&self) -> TxnState {
@@ -346,11 +366,16 @@ impl Entry {
             pending: live.pending.contains_key(store),
             last_error: live.pending.get(store).cloned().flatten(),
         };
+        let guarantee = match self.job() {
+            Some(_) => Some("chunks"),
+            None => live.plan.as_ref().map(|_| if read_only { "read_only" } else { "atomic" }),
+        };
+        let note = self.chunk_note();
         View {
             id: self.id.to_string(),
             name: self.name.clone(),
             state,
-            guarantee: live.plan.as_ref().map(|_| if read_only { "read_only" } else { "atomic" }),
+            guarantee,
             plan: live.plan.clone(),
             results: live
                 .results
@@ -366,6 +391,10 @@ impl Entry {
             participants: live.parts.iter().map(part).collect(),
             timeline: live.timeline.clone(),
             cause: live.cause.as_ref().map(cause_view),
+            job: self.job().map(|job| job.view()),
+            parent: note.as_ref().map(|note| note.parent.clone()),
+            chunk: note.as_ref().filter(|note| !note.undoes).map(|note| note.number),
+            undoes: note.filter(|note| note.undoes).map(|note| note.number),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::core::Core;
+use super::job;
 use super::monitor;
 use super::site::Gate;
 use crate::journal::record::Ended;
@@ -66,7 +67,7 @@ async fn checkpoint(core: &Core) {
     if stats.segments < 2 {
         return;
     }
-    let needed = core.registry.oldest_durable(|| core.journal.next_lsn());
+    let needed = job::carry(core, core.registry.oldest_durable(|| core.journal.next_lsn()));
     let expired = crate::clock::now_us() - i64::try_from(core.settings.key_ttl.as_micros()).unwrap_or(i64::MAX);
     let copy: Vec<Ended> = {
         let mut keyed = core.keyed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,7 +93,12 @@ pub(super) fn gauges(core: &Core, metrics: &Metrics) {
     let mut open: BTreeMap<&str, (usize, Duration)> = BTreeMap::new();
     let mut redo: BTreeMap<StoreName, usize> = BTreeMap::new();
     let mut oldest_live = Duration::ZERO;
+    metrics.set_jobs_open(job::count(core).0);
     for entry in core.registry.open() {
+        // An open job may be old, and is no transaction that hangs; one that is being undone may hang.
+        if entry.job().is_some() && entry.state() == TxnState::Active {
+            continue;
+        }
         let age = entry.began().elapsed();
         let slot = open.entry(entry.state().as_str()).or_default();
         slot.0 += 1;

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::Find;
 use super::core::Core;
 use super::entry::{Entry, from_ended, from_marker};
+use super::job;
 use super::registry::mismatch;
 use super::site::PATIENCE;
 use crate::metrics::StoreCall;
@@ -90,6 +91,20 @@ pub(super) async fn with_results(core: &Core, entry: &Entry) -> View {
     view
 }
 
+/// What a committed marker with this key says of how it ended.
+///
+/// # Errors
+/// `idempotency_mismatch`: it was another request. `store_unavailable`: who might know could not be asked.
+pub(super) async fn by_marker(core: &Core, note: &KeyNote) -> Result<Option<Box<View>>, Problem> {
+    match in_markers(core, &LookUp::Key(note.key.clone())).await? {
+        Some(marker) => match &marker.key {
+            Some(known) if known.digest != note.digest => Err(mismatch(&marker.run.txn)),
+            _ => Ok(Some(Box::new(from_marker(&marker)))),
+        },
+        None => Ok(None),
+    }
+}
+
 /// What the client who waited is told.
 pub(super) async fn answer(core: &Core, entry: &Arc<Entry>) -> Answer {
     let state = entry.state();
@@ -101,7 +116,13 @@ pub(super) async fn answer(core: &Core, entry: &Arc<Entry>) -> Answer {
     let cause = entry.cause().unwrap_or_else(|| Problem::new(Code::Internal, "aborted without a cause"));
     let cause = Problem { retried_for: entry.retried_for(), ..cause.of(entry.id, state) };
     match &entry.key {
-        Some(note) => replay(core, note, cause).await,
+        Some(note) => {
+            let answer = replay(core, note, cause).await;
+            if matches!(answer, Answer::Replayed(_)) {
+                job::learn(core, entry).await;
+            }
+            answer
+        }
         None => Answer::Problem(Box::new(cause)),
     }
 }
@@ -110,11 +131,8 @@ pub(super) async fn answer(core: &Core, entry: &Arc<Entry>) -> Answer {
 /// taken, or another store was faster to find the row of the first time in its way. A committed marker with this key is
 /// the answer; looking for it only now costs those who succeed nothing.
 async fn replay(core: &Core, note: &KeyNote, cause: Problem) -> Answer {
-    match in_markers(core, &LookUp::Key(note.key.clone())).await {
-        Ok(Some(marker)) => match &marker.key {
-            Some(known) if known.digest != note.digest => Answer::Problem(Box::new(mismatch(&marker.run.txn))),
-            _ => Answer::Replayed(Box::new(from_marker(&marker))),
-        },
+    match by_marker(core, note).await {
+        Ok(Some(view)) => Answer::Replayed(view),
         // Nobody has carried it out; where the key was taken, its holder aborted meanwhile and it is free again.
         Ok(None) => Answer::Problem(Box::new(cause)),
         Err(problem) => Answer::Problem(Box::new(problem)),

@@ -6,6 +6,7 @@
 //!                                                                 ├ in_doubt  the answer was lost: fence
 //!                                                                 └ finish    steps 7 and 8 ◄── recovery walks in here
 //!   monitor   one a store: its gate            janitor   sweeps, checkpoints, orphans
+//!   job       batch jobs: named parents of many chunks, each driven like any other transaction
 //!   leases    locks for applications           deadlock  circles that run through stores
 //! ```
 //!
@@ -18,6 +19,7 @@ mod entry;
 mod finish;
 mod in_doubt;
 mod janitor;
+mod job;
 mod leases;
 mod lock_view;
 mod look_up;
@@ -166,11 +168,13 @@ impl Coordinator {
             lost_log: Mutex::default(),
             keyed: Mutex::new(BTreeMap::new()),
             report: Mutex::new(report),
+            jobs: tokio::sync::Mutex::new(()),
         });
         let plan = recovery::take_over(&core, opened.replayed);
         core.report.lock().unwrap_or_else(PoisonError::into_inner).ready_seconds = since.elapsed().as_secs_f64();
         metrics.set_recovery(since.elapsed());
         recovery::resume_all(&core, plan, since);
+        job::go_on(&core);
         for site in core.sites.values() {
             tokio::spawn(monitor::watch(core.clone(), site.clone()));
         }
@@ -341,6 +345,7 @@ async fn drive(core: Arc<Core>, entry: Arc<Entry>, request: TxnRequest, deadline
         }
     }
     entry.closed(clock::now_us());
+    job::over(&core, &entry);
     core.registry.end(&entry);
     entry.settle();
     let outcome = if entry.state() == TxnState::Committed { Outcome::Committed } else { Outcome::Aborted };

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::core::Core;
 use super::entry::{Entry, from_ended};
-use super::{finish, in_doubt};
+use super::{finish, in_doubt, job};
 use crate::journal::replay::{History, Replayed};
 use crate::journal::slip::Decided;
 use crate::metrics::RecoveryOutcome;
@@ -84,6 +84,7 @@ pub struct Report {
 
 /// Steps (d) of recovery: the past is in memory and its locks are held again. The door may open afterwards.
 pub(super) fn take_over(core: &Arc<Core>, replayed: Replayed) -> RecoveryPlan {
+    job::take_over(core, replayed.jobs, replayed.ended_jobs);
     for (_, ended) in &replayed.ended {
         core.registry.end(&Arc::new(from_ended(ended)));
     }
@@ -120,6 +121,9 @@ fn adopt(core: &Arc<Core>, bucket: &Bucket) -> Arc<Entry> {
     let entry = Entry::from_past(run.txn, intent.name.clone(), intent.key.clone(), intent.durable, intent.began_us);
     let preparers: Vec<_> = intent.preparers.iter().map(|(store, _)| store.clone()).collect();
     entry.replanned(run, &intent.decider, &preparers, &intent.redoers(), &intent.reason);
+    if let Some(note) = &intent.chunk {
+        entry.belongs(job::again(core, note));
+    }
     entry.take(Event::VerdictLost);
     entry.step("recovered", None);
     let entry = Arc::new(entry);
@@ -149,6 +153,7 @@ async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, since: Insta
     }
     entry.take(Event::Finished);
     entry.closed(crate::clock::now_us());
+    job::over(&core, &entry);
     if core.registry.get(entry.id).is_some_and(|known| Arc::ptr_eq(&known, &entry)) {
         core.registry.end(&entry);
     }
@@ -246,6 +251,7 @@ pub(super) fn adopt_orphan(core: &Arc<Core>, store: &StoreName, gid: Gid) {
         began_us: crate::clock::now_us(),
         reason: "found prepared in a store, unknown to the log".to_owned(),
         durable: gid.durable,
+        chunk: None,
     };
     let history = History { first: core.journal.next_lsn(), intent, verdict: None, answer: None };
     {

@@ -97,6 +97,13 @@ impl Registry {
         }
     }
 
+    /// Takes back a beginning of which nothing was written down.
+    pub(super) fn withdraw(&self, entry: &Arc<Entry>) {
+        let mut tables = self.tables();
+        tables.open.remove(&entry.id);
+        tables.forget(entry.id);
+    }
+
     /// Takes in an open transaction that recovery found.
     pub(super) fn adopt(&self, entry: &Arc<Entry>) {
         let mut tables = self.tables();
@@ -154,7 +161,8 @@ impl Registry {
     /// none is open.
     pub(super) fn oldest_durable(&self, otherwise: impl FnOnce() -> Lsn) -> Lsn {
         let tables = self.tables();
-        let oldest = tables.open.values().map(|entry| entry.durable).min();
+        // A batch job has no marker of its own: its chunks have.
+        let oldest = tables.open.values().filter(|entry| entry.job().is_none()).map(|entry| entry.durable).min();
         oldest.unwrap_or_else(otherwise)
     }
 

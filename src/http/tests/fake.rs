@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::http::{Api, Locks};
 use crate::model::commit::KeyNote;
 use crate::model::ids::TxnId;
+use crate::model::job::{ChunkWish, JobVerdict, JobWish};
 use crate::model::problem::{Code, Problem};
 use crate::model::request::TxnRequest;
 use crate::model::state::TxnState;
@@ -102,6 +103,10 @@ pub(super) fn view(state: TxnState) -> Box<View> {
         participants: Vec::new(),
         timeline: Vec::new(),
         cause: None,
+        job: None,
+        parent: None,
+        chunk: None,
+        undoes: None,
     })
 }
 
@@ -119,6 +124,29 @@ impl Api for Fake {
     async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<TxnId, Problem> {
         *self.last.lock().unwrap() = Some((request, key));
         Ok(ID.parse().unwrap())
+    }
+
+    async fn open_job(&self, wish: JobWish) -> Result<(Box<View>, bool), Problem> {
+        let is_new = self.submissions.fetch_add(1, Ordering::SeqCst) == 0;
+        Ok((Box::new(View { name: Some(wish.name), ..*view(TxnState::Active) }), is_new))
+    }
+
+    async fn submit_chunk(&self, request: TxnRequest, wish: ChunkWish) -> Answer {
+        *self.last.lock().unwrap() = Some((request, None));
+        Answer::View(Box::new(View {
+            parent: Some(wish.parent),
+            chunk: Some(wish.number),
+            ..*view(TxnState::Committed)
+        }))
+    }
+
+    fn is_job(&self, what: &Find) -> bool {
+        matches!(what, Find::Name(name) if name.starts_with("job-"))
+    }
+
+    async fn end_job(&self, what: &Find, verdict: JobVerdict, principal: Option<&str>) -> Result<View, Problem> {
+        self.found.lock().unwrap().push(format!("{what:?} {verdict:?} {principal:?}"));
+        Ok(*view(if verdict == JobVerdict::Commit { TxnState::Committed } else { TxnState::Compensating }))
     }
 
     async fn find(&self, what: &Find) -> Result<View, Problem> {
