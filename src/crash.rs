@@ -3,7 +3,8 @@
 //! no such places.
 
 /// Every place, in the order of a transaction's life.
-pub const POINTS: [&str; 8] = [
+pub const POINTS: [&str; 9] = [
+    "before_settle",
     "before_intent",
     "after_intent",
     "after_prepare",

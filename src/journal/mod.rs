@@ -13,7 +13,7 @@ use std::sync::Arc;
 use outrigger_wal::{Appended, Options, Recovery, Stats, Storage, Wal, WalError};
 use prost::Message;
 
-use self::record::{Ended, Intent, OpenedRecord, VerdictRecord, kind};
+use self::record::{Began, Ended, Intent, OpenedRecord, VerdictRecord, kind};
 use self::replay::Replayed;
 use self::slip::Decided;
 use crate::model::commit::Verdict;
@@ -95,6 +95,14 @@ impl Journal {
     #[must_use]
     pub fn owner(&self) -> LogOwner {
         self.owner
+    }
+
+    /// Notes that an interactive transaction is open. Not forced: a log that forgets it knows nothing else of it either.
+    ///
+    /// # Errors
+    /// `journal_full`, `journal_unavailable`.
+    pub fn begin(&self, began: &Began) -> Result<(), Problem> {
+        self.wal.append(kind::BEGAN, &began.encode()).map(drop).map_err(|error| problem(&error))
     }
 
     /// Forces an intent. Whoever prepares meanwhile must await both before deciding.

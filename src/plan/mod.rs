@@ -34,18 +34,24 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Chooses the decider by powers alone.
-    ///
-    /// # Errors
-    /// `impossible_guarantee`, naming the stores and the remedy, where two or more writers can mark but not prepare.
-    pub fn new(parts: &[Part]) -> Result<Self, Problem> {
-        let mut plan = Self {
+    /// The plan of a transaction that has no operation, or none that writes.
+    #[must_use]
+    pub fn of_nothing() -> Self {
+        Self {
             decider: None,
             preparers: Vec::new(),
             redoers: Vec::new(),
             readers: Vec::new(),
             reason: "every operation only reads, so there is nothing to decide".to_owned(),
-        };
+        }
+    }
+
+    /// Chooses the decider by powers alone.
+    ///
+    /// # Errors
+    /// `impossible_guarantee`, naming the stores and the remedy, where two or more writers can mark but not prepare.
+    pub fn new(parts: &[Part]) -> Result<Self, Problem> {
+        let mut plan = Self::of_nothing();
         let mut only_mark = Vec::new();
         let mut promise = Vec::new();
         for part in parts {

@@ -23,16 +23,26 @@ fn history(first: u64, decider: &str, verdict: Option<Outcome>) -> History {
 
 #[test]
 fn each_history_has_one_bucket() {
-    let plan = RecoveryPlan::new(vec![
+    let open = vec![
         history(1, "graph", None),
         history(2, "wal", None),
-        history(3, "wal", Some(Outcome::Committed)),
-        history(4, "graph", Some(Outcome::Aborted)),
-    ]);
+        history(4, "wal", Some(Outcome::Committed)),
+        history(5, "graph", Some(Outcome::Aborted)),
+    ];
+    let began = Began {
+        run: Run { txn: TxnId::fresh(), attempt: Attempt::FIRST },
+        name: None,
+        key: None,
+        began_us: 0,
+        durable: Lsn::ZERO,
+        principal: "anonymous".to_owned(),
+    };
+    let plan = RecoveryPlan::new(open, &[(Lsn::from_u64(3), began)]);
     assert!(matches!(&plan.buckets[0], Bucket::Fence(_, store) if store.as_str() == "graph"));
     assert!(matches!(&plan.buckets[1], Bucket::NeverDecided(_)));
-    assert!(matches!(&plan.buckets[2], Bucket::Obey(_)));
+    assert!(matches!(&plan.buckets[2], Bucket::Interrupted(_)), "in Lsn order");
     assert!(matches!(&plan.buckets[3], Bucket::Obey(_)));
+    assert!(matches!(&plan.buckets[4], Bucket::Obey(_)));
 }
 
 #[test]
@@ -66,7 +76,7 @@ proptest! {
         let open: Vec<_> = kinds.iter().enumerate()
             .map(|(at, (by_store, verdict))| history(at as u64, if *by_store { "graph" } else { "wal" }, verdict.map(outcome)))
             .collect();
-        let plan = RecoveryPlan::new(open.clone());
+        let plan = RecoveryPlan::new(open.clone(), &[]);
         prop_assert_eq!(plan.buckets.len(), open.len());
         for (bucket, history) in plan.buckets.iter().zip(&open) {
             match bucket {

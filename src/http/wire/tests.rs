@@ -19,11 +19,14 @@ fn kinds(store: &str) -> Option<&'static str> {
 }
 
 fn read(body: &str) -> Result<TxnRequest, Problem> {
-    request(parse(body.as_bytes())?, &kinds)
+    read_value(parse(body.as_bytes())?)
 }
 
 fn read_value(body: Value) -> Result<TxnRequest, Problem> {
-    request(body, &kinds)
+    match request(body, &kinds)? {
+        Asked::OneShot(request) => Ok(request),
+        Asked::Interactive(..) => panic!("nobody asked for an interactive one"),
+    }
 }
 
 fn one(operation: Value) -> Value {

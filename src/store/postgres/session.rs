@@ -14,18 +14,19 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::Error;
 use uuid::Uuid;
 
+use super::answers::{Reply, Trouble, mark};
 use super::flight::{Crash, Flight, Landed, Opening, Stale};
 use super::guard::{self, Checked};
 use super::marker::{self, MarkParams};
 use super::pool::Pooled;
-use super::verbs::{begin_sql, judged, literal};
+use super::verbs::{begin_sql, bounds_sql, judged, literal};
 use super::{Inner, errors};
 use crate::model::commit::{Gid, MarkerNote, Verdict};
 use crate::model::powers::Role;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::BoundOp;
 use crate::model::state::Outcome;
-use crate::store::{Decision, Session, TxnContext};
+use crate::store::{Decision, Session, Settled, TxnContext};
 
 /// How long a rollback's acknowledgement is waited for.
 const ROLLBACK_WAIT: Duration = Duration::from_secs(5);
@@ -56,6 +57,8 @@ pub(super) struct PgSession {
     /// The first refusal: all that this session answers from then on.
     failure: Option<Problem>,
     marked_at: Option<String>,
+    /// The deadline has moved since the server was last told.
+    renewed: bool,
     /// DDL ran: statements prepared since may name what a rollback takes away.
     reshaped: bool,
     /// The connection must not serve another transaction.
@@ -73,6 +76,7 @@ impl PgSession {
             in_flight: false,
             failure: None,
             marked_at: None,
+            renewed: false,
             reshaped: false,
             tainted: false,
         }
@@ -86,14 +90,77 @@ impl PgSession {
         }
     }
 
+    /// What goes before the operations of a flight.
+    fn prologue(&mut self) -> Option<Opening> {
+        let remaining = self.context.deadline.saturating_duration_since(Instant::now());
+        let renewed = std::mem::take(&mut self.renewed);
+        if self.stage == Stage::Fresh {
+            return Some(self.opening(remaining));
+        }
+        renewed.then(|| Opening {
+            begin: bounds_sql(remaining, self.context.lock_wait),
+            role: Role::Undecided,
+            mark: MarkParams::new(&self.context),
+        })
+    }
+
+    /// The marker or the participant row of a session that is settled late.
+    async fn identify(&mut self) -> Result<(), Problem> {
+        let (text, name) = match self.role {
+            Role::Decider => (marker::MARK, self.store.name.clone()),
+            Role::Preparer => (marker::TAKE_PART, self.store.name.clone()),
+            Role::Reader | Role::Redoer | Role::Undecided => return Ok(()),
+        };
+        self.stage = Stage::Failed;
+        self.in_flight = true;
+        let opening = self.opening(Duration::ZERO);
+        let client = &self.conn.client;
+        let asked = async {
+            let statement = match self.conn.statements.peek(text) {
+                Some(statement) => statement,
+                None => client.prepare(text).await?,
+            };
+            mark(client, statement, &opening).await
+        };
+        let limit = self.context.deadline.max(Instant::now() + Duration::from_secs(1));
+        let answer = timeout_at(limit, asked).await.map_err(|_| out_of_time(&self.store))?;
+        self.in_flight = false;
+        match answer {
+            Ok(Reply::Marked(Some(at))) => {
+                self.marked_at = Some(at);
+                self.stage = Stage::Open;
+                Ok(())
+            }
+            Ok(_) => Err(errors::other_owner(&name)),
+            Err(Trouble::Server(error)) => Err(errors::of_marker(&name, self.context.key.is_some(), &error)),
+            Err(Trouble::TooLarge) => Err(Problem::new(Code::Internal, "a marker's place is never large")),
+        }
+    }
+
+    /// A reader that has written would lose it, or worse, keep it beside the decision.
+    async fn must_have_read_only(&mut self) -> Result<(), Problem> {
+        self.stage = Stage::Failed;
+        self.in_flight = true;
+        let asked = self.conn.client.query_one("SELECT pg_current_xact_id_if_assigned() IS NOT NULL", &[]);
+        let limit = self.context.deadline.max(Instant::now() + Duration::from_secs(1));
+        let row = timeout_at(limit, asked).await.map_err(|_| out_of_time(&self.store))?;
+        self.in_flight = false;
+        let wrote = row.and_then(|row| row.try_get(0)).map_err(|error| errors::problem(&self.store.name, &error))?;
+        if wrote {
+            let detail = "an operation that counts as a read has written; declare it `\"write\": true`";
+            return Err(Problem::new(Code::RejectedByStore, detail).in_store(&self.store.name));
+        }
+        self.stage = Stage::Open;
+        Ok(())
+    }
+
     /// All operations, in as few flights as their meaning allows: what follows DDL is prepared after it ran.
     async fn fly(&mut self, checked: &[Checked<'_>]) -> Result<Vec<Value>, Crash> {
         let mut results = Vec::with_capacity(checked.len());
         let mut at = 0;
         loop {
             let length = checked[at..].iter().position(|op| op.reshapes).map_or(checked.len() - at, |index| index + 1);
-            let remaining = self.context.deadline.saturating_duration_since(Instant::now());
-            let opening = (self.stage == Stage::Fresh).then(|| self.opening(remaining));
+            let opening = self.prologue();
             self.stage = Stage::Failed;
             self.conn.at_rest = false;
             self.in_flight = true;
@@ -264,6 +331,27 @@ impl Session for PgSession {
             self.failure = Some(problem.clone());
         }
         result
+    }
+
+    fn renew(&mut self, deadline: Instant) {
+        self.context.deadline = deadline;
+        self.renewed = true;
+    }
+
+    async fn settle(&mut self, part: &Settled) -> Result<(), Problem> {
+        self.role = part.role;
+        self.context.followers.clone_from(&part.followers);
+        let settled = match (self.stage, self.role) {
+            // What it becomes goes in with its first flight.
+            (Stage::Fresh, _) => Ok(()),
+            (Stage::Failed | Stage::Spent, _) => Err(self.why_ended()),
+            (Stage::Open, Role::Reader) => self.must_have_read_only().await,
+            (Stage::Open, _) => self.identify().await,
+        };
+        if let Err(problem) = &settled {
+            self.failure.get_or_insert_with(|| problem.clone());
+        }
+        settled
     }
 
     async fn prepare(&mut self, gid: &Gid) -> Result<(), Problem> {

@@ -7,6 +7,7 @@ use ::qdrant_client::qdrant::PointId;
 use async_trait::async_trait;
 use futures::future::try_join_all;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::absolute::{self, Absolute};
@@ -27,7 +28,7 @@ use crate::model::request::{Action, BoundOp, Verb};
 use crate::model::state::Outcome;
 use crate::store::expect;
 use crate::store::record::Keyed;
-use crate::store::{Decision, Session, TxnContext};
+use crate::store::{Decision, Session, Settled, TxnContext};
 
 pub(super) struct QdrantSession {
     pub(super) server: Arc<Server>,
@@ -282,6 +283,15 @@ impl Session for QdrantSession {
             left = &left[taken..];
         }
         Ok(results)
+    }
+
+    fn renew(&mut self, deadline: Instant) {
+        self.context.deadline = deadline;
+    }
+
+    async fn settle(&mut self, part: &Settled) -> Result<(), Problem> {
+        self.role = part.role;
+        Ok(())
     }
 
     async fn validate(&mut self) -> Result<Vec<RedoWrite>, Problem> {

@@ -102,6 +102,8 @@ pub(in crate::txn) fn from_marker(marker: &Marker) -> View {
         took_ms: None,
         started_at: clock::rfc3339(kept.as_ref().map_or(0, |kept| kept.began_us)),
         ended_at: None,
+        lease_expires_at: None,
+        prepared: None,
         participants: Vec::new(),
         timeline: Vec::new(),
         cause: None,
