@@ -1,4 +1,4 @@
-// What must hold in every interleaving. Included once for each variant of the watermark.
+//! What must hold in every interleaving. A module of each variant of the watermark, which is its neighbour.
 
 use std::future::poll_fn;
 use std::task::Poll;
