@@ -60,6 +60,7 @@ fn parts(bucket: &Bucket) -> (&History, String) {
         }
         Bucket::NeverDecided(history) => (history, "abort: the log decides, and holds no decision".to_owned()),
         Bucket::Fence(history, store) => (history, format!("fence it in {store}, and obey what that finds")),
+        Bucket::Hold(history) => (history, "wait on for its verdict: it is prepared".to_owned()),
         Bucket::Interrupted(history) => {
             (history, "fence it everywhere: it was open, and nobody can go on with it".to_owned())
         }

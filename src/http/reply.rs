@@ -160,7 +160,7 @@ fn members(problem: &Problem) -> Map<String, Value> {
         put("retried_for", problem.retried_for.clone().into());
     }
     if let Some(cause) = &problem.cause {
-        put("cause", cause.clone());
+        put("cause", Value::clone(cause));
     }
     if !problem.cycle.is_empty() {
         put("cycle", serde_json::json!(problem.cycle));

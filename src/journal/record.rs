@@ -8,6 +8,7 @@
 //!     3  Decision    yes                    the log itself decides
 //!     4  Learnt      no                     a store decided, or nobody was asked: this is how
 //!     5  Done        no                     every store has it; nothing more can happen
+//!     7  Prepared    yes                    everybody who can has promised, and the verdict is awaited over restarts
 //!     8  Began       no                     an interactive transaction is open: should nothing follow, it is fenced
 //!     6  Checkpoint  no                     stands for the Opened before it, so that old segments may go
 //! ```
@@ -33,6 +34,8 @@ pub mod kind {
     pub const DONE: u8 = 5;
     /// [`super::OpenedRecord`]
     pub const CHECKPOINT: u8 = 6;
+    /// [`super::PreparedRecord`]
+    pub const PREPARED: u8 = 7;
     /// [`super::BeganRecord`]
     pub const BEGAN: u8 = 8;
 
@@ -46,6 +49,7 @@ pub mod kind {
             LEARNT => "learnt",
             DONE => "done",
             CHECKPOINT => "checkpoint",
+            PREPARED => "prepared",
             BEGAN => "began",
             _ => "unknown",
         }
@@ -349,7 +353,11 @@ impl Intent {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let record = IntentRecord {
+        self.to_record().encode_to_vec()
+    }
+
+    pub(super) fn to_record(&self) -> IntentRecord {
+        IntentRecord {
             run: self.run.into(),
             name: self.name.clone(),
             decider: self.decider.to_string(),
@@ -361,12 +369,14 @@ impl Intent {
             began_us: self.began_us,
             reason: self.reason.clone(),
             durable: self.durable.as_u64(),
-        };
-        record.encode_to_vec()
+        }
     }
 
     pub(super) fn decode(payload: &[u8]) -> Result<Self, Unreadable> {
-        let record: IntentRecord = decode(payload)?;
+        Self::from_record(decode(payload)?)
+    }
+
+    pub(super) fn from_record(record: IntentRecord) -> Result<Self, Unreadable> {
         let gids = record.gids.iter().map(|gid| gid.parse().map_err(|_| Unreadable(format!("a gid `{gid}`"))));
         let gids: Vec<Gid> = gids.collect::<Result<_, _>>()?;
         if gids.len() != record.preparers.len() {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use super::prepared::Prepared;
 use super::record::{Began, Ended, Intent, OpenedRecord, Unreadable, VerdictRecord, decode, kind, outcome};
 use crate::model::ids::{Incarnation, Lsn, Run};
 use crate::model::state::Outcome;
@@ -17,6 +18,8 @@ pub struct History {
     pub verdict: Option<Outcome>,
     /// The answer that a `Decision` carries.
     pub answer: Option<String>,
+    /// Where it waits for its verdict: no store was asked to decide yet.
+    pub prepared: Option<Box<Prepared>>,
 }
 
 /// What replay found.
@@ -72,10 +75,20 @@ impl Replayed {
                 let began = Began::decode(payload)?;
                 self.began.insert(began.run, (lsn, began));
             }
+            kind::PREPARED => {
+                let prepared = Prepared::decode(payload)?;
+                let intent = prepared.intent.clone();
+                self.began.remove(&intent.run);
+                // Written again now and then, so that the segments before it may go; the first place keeps its turn.
+                let first = self.runs.get(&intent.run).map_or(lsn, |history| history.first);
+                let history =
+                    History { first, intent, verdict: None, answer: None, prepared: Some(Box::new(prepared)) };
+                self.runs.insert(history.intent.run, history);
+            }
             kind::INTENT => {
                 let intent = Intent::decode(payload)?;
                 self.began.remove(&intent.run);
-                let history = History { first: lsn, intent, verdict: None, answer: None };
+                let history = History { first: lsn, intent, verdict: None, answer: None, prepared: None };
                 self.runs.insert(history.intent.run, history);
             }
             kind::DECISION | kind::LEARNT => {

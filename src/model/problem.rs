@@ -85,7 +85,7 @@ pub struct Problem {
     /// Why the transaction was run again before, one code a run: it was tried once more often than this list is long.
     pub retried_for: Vec<&'static str>,
     /// Of a transaction that has aborted already: why it did, as its view says it.
-    pub cause: Option<serde_json::Value>,
+    pub cause: Option<Box<serde_json::Value>>,
     /// Of a deadlock: who waited for whom, in a circle.
     pub cycle: Vec<WaitEdge>,
 }

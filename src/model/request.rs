@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::ids::StoreName;
@@ -86,7 +87,8 @@ pub enum PatternWish {
 }
 
 /// PostgreSQL's isolation level.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Isolation {
     /// `READ COMMITTED`.
     #[default]
@@ -133,8 +135,8 @@ pub enum WaitFor {
     Decided,
 }
 
-/// One operation.
-#[derive(Clone, Debug)]
+/// One operation. A prepared transaction keeps some in the log: members are added with a default only.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Operation {
     /// Unique in the transaction; its index by default.
     pub id: String,
@@ -188,7 +190,8 @@ pub fn link(operations: &mut [Operation], before: usize, ran: impl Fn(&str) -> b
 }
 
 /// What an operation does, with the values that may still be references.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// PostgreSQL.
     Sql {
@@ -229,7 +232,8 @@ impl Action {
 }
 
 /// Qdrant's verbs.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verb {
     /// `PUT /points`
     Upsert,
@@ -288,7 +292,7 @@ impl Verb {
 }
 
 /// `expect` and Qdrant's `if`: an optimistic check; what fails it is a `conflict`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Expect {
     /// Returned rows where the statement returns any, else affected ones.
     pub rows: Option<u64>,
@@ -299,7 +303,7 @@ pub struct Expect {
 }
 
 /// One member of Qdrant's `if`.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct PointCondition {
     /// The point (number or UUID text).
     pub id: Value,
@@ -307,6 +311,18 @@ pub struct PointCondition {
     pub exists: Option<bool>,
     /// Payload fields that must have these values.
     pub payload: Option<Map<String, Value>>,
+}
+
+impl Action {
+    /// The same with real values in place of references.
+    #[must_use]
+    pub fn with(mut self, values: Value) -> Self {
+        match &mut self {
+            Self::Sql { params, .. } | Self::Cypher { params, .. } => *params = Template::plain(values),
+            Self::Points { body, .. } | Self::Record(Record { body, .. }) => *body = Template::plain(values),
+        }
+        self
+    }
 }
 
 /// An operation with every reference replaced: what a session is given.

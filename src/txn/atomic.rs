@@ -23,7 +23,7 @@ use crate::model::powers::Role;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::{Isolation, Operation, TxnRequest};
 use crate::model::state::{Event, Outcome};
-use crate::plan::{Plan, parts as plan_parts};
+use crate::plan::{self, Plan};
 use crate::store::{Decision, Session, TxnContext};
 
 /// How a run ended.
@@ -96,17 +96,25 @@ pub(super) fn plan<'a>(
     operations: impl IntoIterator<Item = &'a Operation>,
     isolation: Isolation,
 ) -> Result<Plan, Problem> {
-    let mut parts = Vec::new();
-    for operation in operations {
-        let powers = core.site(&operation.store)?.store.powers();
-        parts.push((&operation.store, powers, operation.reads));
-    }
-    let mut plan = Plan::new(&plan_parts(parts))?;
+    let mut plan = Plan::new(&powers(core, operations)?)?;
     if isolation != Isolation::ReadCommitted {
         plan.reason
             .push_str("; the isolation level is PostgreSQL's own, across stores it is as strong as the locks declared");
     }
     Ok(plan)
+}
+
+/// What the stores of these operations can do, and whether any of them writes there.
+pub(super) fn powers<'a>(
+    core: &Core,
+    operations: impl IntoIterator<Item = &'a Operation>,
+) -> Result<Vec<plan::Part>, Problem> {
+    let mut parts = Vec::new();
+    for operation in operations {
+        let powers = core.site(&operation.store)?.store.powers();
+        parts.push((&operation.store, powers, operation.reads));
+    }
+    Ok(plan::parts(parts))
 }
 
 impl<'a> Attempt<'a> {
@@ -186,15 +194,8 @@ impl<'a> Attempt<'a> {
         }
         crash::point("before_intent");
         let start = Instant::now();
-        let durable = self.core.journal.durable_lsn();
-        let gid = |decider: &Decider| Gid {
-            log: self.context.owner.log,
-            run: self.context.run,
-            durable,
-            decider: decider.clone(),
-        };
         let decider = self.plan.decider.as_ref().expect("checked above");
-        let gids: Vec<_> = self.plan.preparers.iter().map(|store| (store.clone(), gid(decider))).collect();
+        let gids = self.gids(decider);
         let intent = self.intent(gids.clone());
         self.intended = true;
         if matches!(decider, Decider::Wal) {
@@ -202,11 +203,35 @@ impl<'a> Attempt<'a> {
             return self.core.journal.append_intent(&intent).map(|_| ());
         }
         self.asked = gids;
+        let journal = &self.core.journal;
+        let (intended, prepared) = futures::join!(journal.intend(&intent), self.prepare_all());
+        intended?;
+        crash::point("after_intent");
+        prepared?;
+        crash::point("after_prepare");
+        self.done(Phase::Prepare, "prepared", start);
+        Ok(())
+    }
+
+    /// The names that the promises get.
+    pub(super) fn gids(&self, decider: &Decider) -> Vec<(StoreName, Gid)> {
+        let gid = Gid {
+            log: self.context.owner.log,
+            run: self.context.run,
+            durable: self.core.journal.durable_lsn(),
+            decider: decider.clone(),
+        };
+        self.plan.preparers.iter().map(|store| (store.clone(), gid.clone())).collect()
+    }
+
+    /// Every preparer promises under the gid in `asked`. All are awaited even if one refuses: an unanswered PREPARE must
+    /// not land after the rollback.
+    pub(super) fn prepare_all(&mut self) -> impl Future<Output = Result<(), Problem>> {
         let mut preparing = Vec::new();
+        let asked = &self.asked;
         for part in self.parts.iter_mut().filter(|part| part.role == Role::Preparer) {
-            let gid = self.asked.iter().find(|(store, _)| *store == part.store).map(|(_, gid)| gid);
-            if let (Some(session), Some(gid)) = (&mut part.session, gid) {
-                let site = self.core.site(&part.store)?;
+            let gid = asked.iter().find(|(store, _)| *store == part.store).map(|(_, gid)| gid);
+            if let (Some(session), Some(gid), Ok(site)) = (&mut part.session, gid, self.core.site(&part.store)) {
                 let flight = self.core.detector.in_flight(&part.store, self.context.run);
                 let asked = site.call(StoreCall::Prepare, session.prepare(gid));
                 preparing.push(async move {
@@ -215,18 +240,11 @@ impl<'a> Attempt<'a> {
                 });
             }
         }
-        // All are awaited even if one refuses: an unanswered PREPARE must not land after the rollback.
-        let (intended, prepared) = futures::join!(self.core.journal.intend(&intent), join_all(preparing));
-        intended?;
-        crash::point("after_intent");
-        prepared.into_iter().collect::<Result<(), Problem>>()?;
-        crash::point("after_prepare");
-        self.done(Phase::Prepare, "prepared", start);
-        Ok(())
+        async { join_all(preparing).await.into_iter().collect() }
     }
 
     /// Whoever only read is done before anything is decided: what a serializable reader has seen may still be refused.
-    async fn let_readers_go(&mut self) -> Result<(), Problem> {
+    pub(super) async fn let_readers_go(&mut self) -> Result<(), Problem> {
         let is_reader = |part: &&mut Part| part.role == Role::Reader;
         let note = MarkerNote { answer: None, redo: Vec::new() };
         let mut ending = Vec::new();
@@ -247,7 +265,7 @@ impl<'a> Attempt<'a> {
         matches!(self.plan.decider, Some(Decider::Wal)) && self.redo.is_empty() && self.entry.key.is_none()
     }
 
-    fn intent(&self, preparers: Vec<(StoreName, Gid)>) -> Intent {
+    pub(super) fn intent(&self, preparers: Vec<(StoreName, Gid)>) -> Intent {
         Intent {
             run: self.context.run,
             name: self.entry.name.clone(),
@@ -382,35 +400,51 @@ impl<'a> Attempt<'a> {
 
     /// Steps 7 and 8, which recovery shares.
     async fn carry_out(self, decided: Decided, cause: Option<Problem>) -> End {
-        let Self { core, entry, .. } = &self;
         let intent = self.intent(self.asked.clone());
-        if let Some(problem) = &cause {
-            entry.refused_for(problem.clone());
-        }
-        finish::note_owed(entry, &decided, &intent);
-        entry.take(decided.outcome().event());
-        entry.step("decided", Some(decided.outcome().as_str().to_owned()));
-        crash::point("after_verdict");
-        let start = Instant::now();
-        if !finish::tell_everybody(core, entry, &decided, &intent).await {
-            return End::Stuck;
-        }
-        core.metrics.phase(Phase::Finish, start.elapsed());
-        if !finish::write_end(core, entry, &decided, &intent).await {
-            return End::Stuck;
-        }
-        match (decided.outcome(), cause) {
-            (Outcome::Committed, _) => End::Committed,
-            (Outcome::Aborted, Some(problem)) => End::Aborted(problem),
-            (Outcome::Aborted, None) => {
-                let detail = "the answer of the deciding store was lost, and it turned out not to have committed";
-                End::Aborted(Problem::new(Code::StoreUnavailable, detail))
-            }
+        carry_out(self.core, self.entry, decided, intent, cause).await
+    }
+}
+
+/// Steps 7 and 8 of a run that is decided.
+pub(super) async fn carry_out(
+    core: &Arc<Core>,
+    entry: &Entry,
+    decided: Decided,
+    intent: Intent,
+    cause: Option<Problem>,
+) -> End {
+    if let Some(problem) = &cause {
+        entry.refused_for(problem.clone());
+    }
+    finish::note_owed(entry, &decided, &intent);
+    entry.take(decided.outcome().event());
+    entry.step("decided", Some(decided.outcome().as_str().to_owned()));
+    crash::point("after_verdict");
+    let start = Instant::now();
+    if !finish::tell_everybody(core, entry, &decided, &intent).await {
+        return End::Stuck;
+    }
+    core.metrics.phase(Phase::Finish, start.elapsed());
+    if !finish::write_end(core, entry, &decided, &intent).await {
+        return End::Stuck;
+    }
+    match (decided.outcome(), cause) {
+        (Outcome::Committed, _) => End::Committed,
+        (Outcome::Aborted, Some(problem)) => End::Aborted(problem),
+        (Outcome::Aborted, None) => {
+            let detail = "the answer of the deciding store was lost, and it turned out not to have committed";
+            End::Aborted(Problem::new(Code::StoreUnavailable, detail))
         }
     }
 }
 
-async fn commit(core: &Core, run: Run, store: StoreName, session: Box<dyn Session>, note: &MarkerNote) -> Decision {
+pub(super) async fn commit(
+    core: &Core,
+    run: Run,
+    store: StoreName,
+    session: Box<dyn Session>,
+    note: &MarkerNote,
+) -> Decision {
     let site = match core.site(&store) {
         Ok(site) => site,
         Err(problem) => return Decision::Refused(problem),

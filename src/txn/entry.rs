@@ -3,6 +3,7 @@
 mod kept;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -39,6 +40,8 @@ pub(super) struct Entry {
     began: Instant,
     /// What the log had durable when it began: markers of its runs carry this, so none older may be swept.
     pub(super) durable: Lsn,
+    /// The oldest place in the log that its recovery would need.
+    pin: AtomicU64,
     live: Mutex<Live>,
     changed: watch::Sender<TxnState>,
     /// True once it is written down, its locks are gone and the registry has it among the ended.
@@ -130,8 +133,18 @@ impl Entry {
         };
         let (changed, _) = watch::channel(TxnState::Active);
         let (settled, _) = watch::channel(false);
-        let (began, live) = (Instant::now(), Mutex::new(live));
-        Self { id, name, key, priority: 0, began_us, began, durable, live, changed, settled }
+        let (began, live, pin) = (Instant::now(), Mutex::new(live), AtomicU64::new(durable.as_u64()));
+        Self { id, name, key, priority: 0, began_us, began, durable, pin, live, changed, settled }
+    }
+
+    /// The oldest place in the log that its recovery would need.
+    pub(super) fn pin(&self) -> Lsn {
+        Lsn::from_u64(self.pin.load(Ordering::Acquire))
+    }
+
+    /// Everything that its recovery needs stands at `place` (again).
+    pub(super) fn pinned_at(&self, place: Lsn) {
+        self.pin.store(place.as_u64(), Ordering::Release);
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -254,8 +267,19 @@ impl Entry {
 
     /// It waits for its verdict.
     pub(super) fn promised(&self, promise: Promise) {
-        self.live().promise = Some(promise);
+        let mut live = self.live();
+        live.promise = Some(promise);
+        live.recall = Recall::TooLate;
+        drop(live);
         self.take(Event::Promised);
+    }
+
+    /// What the deciding store's operations brought when they were run again.
+    pub(super) fn worked_again(&self, again: Results) {
+        let mut live = self.live();
+        let mut results = live.results.as_deref().cloned().unwrap_or_default();
+        results.extend(again);
+        live.results = Some(Arc::new(results));
     }
 
     pub(super) fn step(&self, step: &'static str, detail: Option<String>) {

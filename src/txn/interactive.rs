@@ -287,7 +287,7 @@ pub(super) fn wrong_state(entry: &Entry, what: &str) -> Problem {
     let detail = format!("a transaction that is {} takes no {what}", state.as_str());
     let cause = entry.cause().filter(|_| matches!(state, TxnState::Aborted | TxnState::Aborting));
     let problem = Problem::new(Code::WrongState, detail).of(entry.id, state);
-    Problem { cause: cause.as_ref().map(cause_view), ..problem }
+    Problem { cause: cause.as_ref().map(|cause| Box::new(cause_view(cause))), ..problem }
 }
 
 /// One of them, from its opening to its end.

@@ -16,6 +16,7 @@ mod core;
 mod deadlock;
 mod entry;
 mod finish;
+mod held;
 mod in_doubt;
 mod interactive;
 mod janitor;

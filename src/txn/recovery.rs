@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::core::Core;
 use super::entry::{Entry, from_ended};
 use super::site::Site;
-use super::{finish, in_doubt};
+use super::{finish, held, in_doubt};
 use crate::journal::record::Began;
 use crate::journal::replay::{History, Replayed};
 use crate::journal::slip::Decided;
@@ -35,6 +35,8 @@ pub enum Bucket {
     NeverDecided(History),
     /// A store decides: fence it there.
     Fence(History, StoreName),
+    /// It is prepared: its verdict is awaited, or its expiry.
+    Hold(History),
     /// It was open, and its client was still at it: fence it everywhere.
     Interrupted(History),
 }
@@ -43,9 +45,10 @@ impl Bucket {
     /// What the log holds of it.
     #[must_use]
     pub fn history(&self) -> &History {
-        let (Self::Obey(history) | Self::NeverDecided(history) | Self::Fence(history, _) | Self::Interrupted(history)) =
-            self;
-        history
+        match self {
+            Self::Obey(history) | Self::NeverDecided(history) | Self::Fence(history, _) => history,
+            Self::Hold(history) | Self::Interrupted(history) => history,
+        }
     }
 }
 
@@ -62,6 +65,7 @@ impl RecoveryPlan {
     pub fn new(open: Vec<History>, interrupted: &[(Lsn, Began)]) -> Self {
         let sort = |history: History| match (history.verdict, &history.intent.decider) {
             (Some(_), _) => Bucket::Obey(history),
+            (None, _) if history.prepared.is_some() => Bucket::Hold(history),
             (None, Decider::Wal) => Bucket::NeverDecided(history),
             (None, Decider::Store(store)) => {
                 let store = store.clone();
@@ -69,7 +73,8 @@ impl RecoveryPlan {
             }
         };
         let interrupted = interrupted.iter().map(|(first, began)| {
-            Bucket::Interrupted(History { first: *first, intent: began.intent(), verdict: None, answer: None })
+            let (verdict, answer, prepared) = (None, None, None);
+            Bucket::Interrupted(History { first: *first, intent: began.intent(), verdict, answer, prepared })
         });
         let mut buckets: Vec<Bucket> = open.into_iter().map(sort).chain(interrupted).collect();
         buckets.sort_by_key(|bucket| bucket.history().first);
@@ -90,7 +95,9 @@ pub struct Report {
     pub ready_seconds: f64,
     /// Open transactions found.
     pub found: usize,
-    /// Of those, not ended yet.
+    /// Prepared ones found: they wait on for their verdict.
+    pub held: usize,
+    /// Of the open ones, not ended yet.
     pub remaining: usize,
     /// Ended as committed since.
     pub committed: usize,
@@ -112,17 +119,25 @@ pub(super) fn take_over(core: &Arc<Core>, replayed: Replayed) -> RecoveryPlan {
         core.locks.retake(history.intent.run.txn, history.intent.claims.clone());
     }
     let plan = RecoveryPlan::new(replayed.open, &replayed.interrupted);
-    core.report.lock().unwrap_or_else(PoisonError::into_inner).found += plan.buckets.len();
-    core.report.lock().unwrap_or_else(PoisonError::into_inner).remaining += plan.buckets.len();
+    let held = plan.buckets.iter().filter(|bucket| matches!(bucket, Bucket::Hold(_))).count();
+    let mut report = core.report.lock().unwrap_or_else(PoisonError::into_inner);
+    report.found += plan.buckets.len() - held;
+    report.remaining = report.found;
+    report.held = held;
+    drop(report);
     plan
 }
 
 /// Starts a task for every bucket.
 pub(super) fn resume_all(core: &Arc<Core>, plan: RecoveryPlan, since: Instant) {
-    if plan.buckets.is_empty() {
+    if core.report.lock().unwrap_or_else(PoisonError::into_inner).remaining == 0 {
         core.report.lock().unwrap_or_else(PoisonError::into_inner).done_seconds = Some(since.elapsed().as_secs_f64());
     }
     for bucket in plan.buckets {
+        if let Bucket::Hold(History { first, prepared: Some(prepared), .. }) = bucket {
+            held::take_up(core, *prepared, first);
+            continue;
+        }
         let entry = adopt(core, &bucket);
         for site in to_fence(core, &bucket) {
             site.will_fence();
@@ -134,7 +149,7 @@ pub(super) fn resume_all(core: &Arc<Core>, plan: RecoveryPlan, since: Instant) {
 /// The stores that must hear of it before they take new work.
 fn to_fence<'a>(core: &'a Core, bucket: &'a Bucket) -> Vec<&'a Arc<Site>> {
     match bucket {
-        Bucket::Obey(_) | Bucket::NeverDecided(_) => Vec::new(),
+        Bucket::Obey(_) | Bucket::NeverDecided(_) | Bucket::Hold(_) => Vec::new(),
         Bucket::Fence(_, store) => core.site(store).into_iter().collect(),
         Bucket::Interrupted(_) => core.sites.values().filter(|site| site.store.marks().is_some()).collect(),
     }
@@ -192,6 +207,7 @@ async fn verdict(core: &Arc<Core>, bucket: &Bucket) -> Option<(Decided, History,
     let mut history = bucket.history().clone();
     let (decided, marker) = match bucket {
         Bucket::Obey(_) => (core.journal.recall(&history)?, None),
+        Bucket::Hold(_) => return None,
         Bucket::NeverDecided(_) => (core.journal.abandon(history.intent.run).ok()?, None),
         Bucket::Fence(_, store) => {
             let found = in_doubt::resolve(core, history.intent.run, store).await;
@@ -280,7 +296,7 @@ pub(super) fn adopt_orphan(core: &Arc<Core>, store: &StoreName, gid: Gid) {
         reason: "found prepared in a store, unknown to the log".to_owned(),
         durable: gid.durable,
     };
-    let history = History { first: core.journal.next_lsn(), intent, verdict: None, answer: None };
+    let history = History { first: core.journal.next_lsn(), intent, verdict: None, answer: None, prepared: None };
     {
         let mut report = core.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.orphans += 1;

@@ -11,6 +11,7 @@
 mod world;
 
 mod crashes;
+mod held;
 mod talk;
 
 use serde_json::{Value, json};
@@ -18,14 +19,14 @@ use world::{Reply, World};
 use xtask::sidecar::Sidecar;
 
 /// An open transaction as its client holds it.
-pub struct Open<'a> {
-    pub world: &'a World,
-    pub url: String,
-    pub id: String,
+pub(crate) struct Open<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) url: String,
+    pub(crate) id: String,
 }
 
 impl<'a> Open<'a> {
-    pub async fn new(world: &'a World, sidecar: &Sidecar, more: Value) -> Open<'a> {
+    pub(crate) async fn new(world: &'a World, sidecar: &Sidecar, more: Value) -> Open<'a> {
         let mut body = json!({"interactive": true});
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let opened = world.submit(sidecar, &body).await;
@@ -35,19 +36,19 @@ impl<'a> Open<'a> {
         Open { world, url: sidecar.url(), id }
     }
 
-    pub async fn call(&self, what: &str, body: Value) -> Reply {
+    pub(crate) async fn call(&self, what: &str, body: Value) -> Reply {
         self.world.call(&self.url, &self.id, what, &body).await.expect("the sidecar answers")
     }
 
-    pub async fn run(&self, operations: Value) -> Reply {
+    pub(crate) async fn run(&self, operations: Value) -> Reply {
         self.call("operations", json!({"operations": operations})).await
     }
 
-    pub async fn commit(&self) -> Reply {
+    pub(crate) async fn commit(&self) -> Reply {
         self.call("commit", json!({})).await
     }
 
-    pub async fn roll_back(&self) -> Reply {
+    pub(crate) async fn roll_back(&self) -> Reply {
         self.call("rollback", json!({})).await
     }
 }

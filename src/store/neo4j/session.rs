@@ -230,13 +230,14 @@ impl GraphSession {
 
     /// The result as the client reads it, checked against what it expected.
     fn show(&mut self, bound: &BoundOp, look: Look, keyed: Option<&Keyed<'_>>, done: Done) -> Result<Value, Problem> {
-        let must_not_write = match self.role {
-            Role::Reader => true,
-            // Whoever only reads may still become a reader, and then its marker and all goes.
-            Role::Undecided => bound.op.reads,
+        let sly = match self.role {
+            Role::Reader => matches!(done.kind, Type::Write | Type::ReadWrite),
+            // It may still become a reader, and then all that it wrote goes with its marker. The kind is no help: the
+            // marker's own statement writes.
+            Role::Undecided => bound.op.reads && counters(&done.counters) != json!({}),
             Role::Decider | Role::Preparer | Role::Redoer => false,
         };
-        if must_not_write && matches!(done.kind, Type::Write | Type::ReadWrite) {
+        if sly {
             let detail = format!("{}: the operation writes; declare `\"write\": true`", self.store.name);
             return Err(self.named(Problem::new(Code::RejectedByStore, detail), bound));
         }

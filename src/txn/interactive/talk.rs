@@ -8,16 +8,21 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::{Call, Last, Terms};
 use crate::clock;
 use crate::crash;
-use crate::metrics::Phase;
+use crate::journal::Undecided;
+use crate::journal::prepared::{self, Prepared};
+use crate::metrics::{Phase, StoreCall};
+use crate::model::commit::Decider;
 use crate::model::ids::StoreName;
+use crate::model::powers::Role;
 use crate::model::problem::{Code, Problem};
-use crate::model::request::{DeclaredLock, Operation, link};
+use crate::model::request::{DeclaredLock, Operation, PrepareWish, WaitFor, link};
 use crate::model::state::Outcome;
 use crate::plan::Plan;
 use crate::store::Settled;
 use crate::txn::atomic::{self, Attempt, End};
 use crate::txn::core::Core;
-use crate::txn::entry::{Entry, Results};
+use crate::txn::entry::{Entry, Promise, Results};
+use crate::txn::held::Held;
 use crate::txn::work;
 
 /// Operations of one transaction, over all its calls.
@@ -41,6 +46,17 @@ enum Refused {
     Still(Problem),
     /// It can only be rolled back.
     Over(Problem),
+}
+
+/// Operation, JSON pointer into its result, and what stood there.
+type Told = Vec<(String, String, serde_json::Value)>;
+
+/// Why it is not prepared.
+enum Unpromised {
+    /// It can only be rolled back.
+    Refused(Problem),
+    /// The flush failed: the next opening of the log will know.
+    Unknown(Problem),
 }
 
 impl<'a> Talk<'a> {
@@ -81,10 +97,19 @@ impl<'a> Talk<'a> {
                         return (self.attempt.abort(problem).await, Some(Last::Operate(reply)));
                     }
                 },
-                Call::Prepare { reply, .. } => {
-                    let detail = "prepare is not in this version";
-                    drop(reply.send(Err(Problem::new(Code::Unsupported, detail))));
-                }
+                Call::Prepare { wish, reply } => match self.promise(wish).await {
+                    Ok(prepared) => {
+                        drop(reply.send(Ok(())));
+                        return (Held::new(self.core, self.entry, prepared).wait(calls).await, None);
+                    }
+                    Err(Unpromised::Refused(problem)) => {
+                        return (self.attempt.abort(problem).await, Some(Last::Prepare(reply)));
+                    }
+                    Err(Unpromised::Unknown(problem)) => {
+                        drop(reply.send(Err(problem.of(self.entry.id, self.entry.state()))));
+                        return (End::Stuck, None);
+                    }
+                },
                 Call::End { outcome, reply } => {
                     drop(reply.send(Ok(())));
                     return (self.end(outcome).await, None);
@@ -147,7 +172,7 @@ impl<'a> Talk<'a> {
             return self.attempt.abort(problem).await;
         }
         crash::point("before_settle");
-        let ready = match self.settle().await {
+        let ready = match self.settle().await.and_then(|()| self.entry.beyond_recall()) {
             Ok(()) => self.attempt.intend_and_prepare().await,
             refused => refused,
         };
@@ -183,6 +208,85 @@ impl<'a> Talk<'a> {
         let late = |_| Err(Problem::new(Code::Timeout, "not ready to decide in time, so it was aborted"));
         timeout_at(deadline, settling).await.unwrap_or_else(late)?;
         attempt.done(Phase::Validate, "validated", start);
-        self.entry.beyond_recall()
+        Ok(())
+    }
+
+    /// Makes it durable: everybody who can promises, and what the rest needs goes into the log.
+    async fn promise(&mut self, wish: PrepareWish) -> Result<Prepared, Unpromised> {
+        let start = Instant::now();
+        let (again, told) = self.promise_all().await.map_err(Unpromised::Refused)?;
+        let ttl_us = i64::try_from(wish.ttl.as_micros()).unwrap_or(i64::MAX);
+        let expires_us = clock::now_us().saturating_add(ttl_us);
+        let prepared = Prepared {
+            intent: self.attempt.intent(self.attempt.asked.clone()),
+            principal: self.terms.principal.to_string(),
+            expires_us,
+            on_expiry: wish.on_expiry,
+            terms: prepared::Terms {
+                timeout_ms: u64::try_from(self.terms.timeout.as_millis()).unwrap_or(u64::MAX),
+                wait_decided: self.terms.wait == WaitFor::Decided,
+                isolation: self.terms.isolation,
+                again,
+                told,
+            },
+            answer: self.entry.shown_answer(),
+        };
+        crash::point("before_promise");
+        let place = self.core.journal.promise(&prepared).await.map_err(|undecided| match undecided {
+            Undecided::NotWritten(problem) => Unpromised::Refused(problem),
+            Undecided::Unknown(problem) => Unpromised::Unknown(problem),
+        })?;
+        crash::point("after_promise");
+        self.entry.pinned_at(place);
+        self.entry.promised(Promise { expires_us, on_expiry: wish.on_expiry });
+        self.attempt.done(Phase::Prepare, "prepared", start);
+        // Their sessions are spent: the promises live without them.
+        self.attempt.parts.clear();
+        Ok(prepared)
+    }
+
+    /// Every session gets its part and promises. Answers what has to be run again at the commit, and what others were
+    /// told of its results.
+    async fn promise_all(&mut self) -> Result<(Vec<Operation>, Told), Problem> {
+        self.attempt.plan = Plan::to_hold(&atomic::powers(self.core, &self.operations)?)?;
+        self.entry.planned(self.attempt.context.run, &self.attempt.plan);
+        let last = self.last_part()?;
+        self.settle().await?;
+        self.entry.beyond_recall()?;
+        self.attempt.let_readers_go().await?;
+        let decider = self.attempt.plan.decider.clone().unwrap_or(Decider::Wal);
+        // The part that cannot promise is let go: it is run again when the verdict comes.
+        let unpromised = |part: &&mut work::Part| part.role == Role::Decider;
+        if let Some(part) = self.attempt.parts.iter_mut().find(unpromised)
+            && let Some(session) = part.session.take()
+        {
+            let site = self.core.site(&part.store)?;
+            site.call(StoreCall::Rollback, session.rollback()).await;
+        }
+        self.attempt.asked = self.attempt.gids(&decider);
+        // Not forced: should it be lost with the machine, the scan for promises that nobody answers for finds them.
+        self.core.journal.append_intent(&self.attempt.intent(self.attempt.asked.clone()))?;
+        self.attempt.prepare_all().await?;
+        Ok(last)
+    }
+
+    /// The operations of a decider that cannot promise, with real values, and what others were told of their results.
+    fn last_part(&self) -> Result<(Vec<Operation>, Told), Problem> {
+        let Some(Decider::Store(store)) = &self.attempt.plan.decider else { return Ok((Vec::new(), Vec::new())) };
+        let mine = |operation: &&Operation| operation.store == *store;
+        let bind = |operation: &Operation| {
+            let bound = work::bind(&Arc::new(operation.clone()), &self.results)?;
+            Ok(Operation { action: operation.action.clone().with(bound.values), ..operation.clone() })
+        };
+        let again = self.operations.iter().filter(mine).map(bind).collect::<Result<Vec<_>, Problem>>()?;
+        let references = self.operations.iter().flat_map(|operation| operation.action.template().references());
+        let told = references
+            .filter(|reference| again.iter().any(|operation| operation.id == reference.operation))
+            .filter_map(|reference| {
+                let value = self.results.get(&reference.operation)?.pointer(&reference.path)?;
+                Some((reference.operation.clone(), reference.path.clone(), value.clone()))
+            })
+            .collect();
+        Ok((again, told))
     }
 }
