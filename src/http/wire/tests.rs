@@ -255,7 +255,6 @@ fn bad_requests_get_their_pointer() {
 #[test]
 fn what_later_versions_have_is_said_plainly() {
     for (body, pointer) in [
-        (with(json!({"interactive": true, "lease_ms": 5})), "/interactive"),
         (with(json!({"pattern": "saga"})), "/pattern"),
         (one(sql(json!({"compensate": "auto"}))), "/operations/0/compensate"),
         (one(sql(json!({"pivot": true}))), "/operations/0/pivot"),
