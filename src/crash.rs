@@ -3,8 +3,12 @@
 //! no such places.
 
 /// Every place, in the order of a transaction's life; first of all that a batch job was opened or its end written.
-pub const POINTS: [&str; 9] = [
+pub const POINTS: [&str; 13] = [
     "after_job",
+    "before_settle",
+    "before_promise",
+    "after_promise",
+    "before_verdict",
     "before_intent",
     "after_intent",
     "after_prepare",

@@ -211,3 +211,170 @@ async fn chunks_in_one_store_are_known_after_a_crash() {
         assert_eq!(world.audit().await, everything(&stores), "{stores:?}");
     }
 }
+
+async fn roll_back(world: &World, sidecar: &Sidecar, name: &str, body: Value) -> Result<Reply, reqwest::Error> {
+    world.call(&sidecar.url(), &format!("name:{name}"), "rollback", &body).await
+}
+
+async fn commit(world: &World, sidecar: &Sidecar, name: &str) -> Reply {
+    world.call(&sidecar.url(), &format!("name:{name}"), "commit", &json!({})).await.unwrap()
+}
+
+/// Sends these chunks of `name`, which are done.
+async fn send(world: &World, sidecar: &Sidecar, name: &str, numbers: std::ops::Range<i64>) {
+    for number in numbers {
+        world.submit(sidecar, &chunk(world, name, number, &ALL)).await.must_be(200, "committed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_ends_when_nothing_is_missing() {
+    let world = World::new("job_end").await;
+    let launch = world.launch();
+    let sidecar = world.start(&launch).await;
+    let name = &world.name;
+    let opened = open(&world, &sidecar, name, Some(3)).await;
+    send(&world, &sidecar, name, 0..2).await;
+    let early = commit(&world, &sidecar, name).await;
+    early.must_be(409, "wrong_state");
+    assert!(early.body["detail"].as_str().unwrap().contains("lacks 1 of its 3 chunks: the first is 2"), "{early:?}");
+    send(&world, &sidecar, name, 2..3).await;
+    for _ in 0..2 {
+        let ended = commit(&world, &sidecar, name).await;
+        ended.must_be(200, "committed");
+        assert_eq!((&ended.body["id"], &ended.body["job"]["done"]), (&opened.body["id"], &json!(3)));
+    }
+    roll_back(&world, &sidecar, name, json!({})).await.unwrap().must_be(409, "wrong_state");
+    // A chunk that is done answers as ever; another one comes too late.
+    world.submit(&sidecar, &chunk(&world, name, 2, &ALL)).await.must_be(200, "committed");
+    drop(sidecar);
+    let sidecar = world.start(&launch).await;
+    let shown = job(&world, &sidecar, name).await;
+    assert_eq!(
+        (&shown["state"], &shown["job"]["done"], &shown["job"]["next"]),
+        (&json!("committed"), &json!(3), &Value::Null)
+    );
+    commit(&world, &sidecar, name).await.must_be(200, "committed");
+    // The name is free again, for a job of any size.
+    let next = open(&world, &sidecar, name, None).await;
+    next.must_be(201, "active");
+    assert_ne!(next.body["id"], opened.body["id"]);
+    world.submit(&sidecar, &chunk(&world, name, 1 << 40, &ALL)).await.must_be(200, "committed");
+    commit(&world, &sidecar, name).await.must_be(200, "committed");
+    world.submit(&sidecar, &chunk(&world, name, 5, &ALL)).await.must_be(409, "wrong_state");
+    assert_eq!(world.audit().await.rows.len(), 4);
+    left_behind(&world, &sidecar).await;
+}
+
+/// Rolled back, and killed again and again on the way: afterwards nothing is left, and it ended by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_is_undone_through_kills() {
+    let world = World::new("job_undo").await;
+    let launch = world.launch();
+    let name = &world.name;
+    let sidecar = world.start(&launch).await;
+    open(&world, &sidecar, name, Some(CHUNKS)).await.must_be(201, "active");
+    send(&world, &sidecar, name, 0..12).await;
+    assert_eq!(world.audit().await.rows.len(), 12);
+    drop(sidecar);
+    // The second time that a job's record is forced in a life: it has been rolled back, and nobody was told.
+    let mut sidecar = world.start(&launch.with("OUTRIGGER_CRASH_AT", "after_job")).await;
+    at_rest(&world, &sidecar).await;
+    assert!(roll_back(&world, &sidecar, name, json!({})).await.is_err());
+    sidecar.wait_end(Duration::from_secs(5)).unwrap();
+    // It goes on by itself from here, life after life.
+    for place in ["after_intent:2", "after_prepare:2", "after_decide:2", "mid_finish:3", "before_done:2", "after_job"] {
+        let mut sidecar = launch.with("OUTRIGGER_CRASH_AT", place).start().unwrap();
+        assert_eq!(sidecar.wait_end(Duration::from_secs(30)).unwrap(), Some(false), "{place}: {}", sidecar.log_tail());
+    }
+    let sidecar = world.start(&launch).await;
+    at_rest(&world, &sidecar).await;
+    let shown = job(&world, &sidecar, name).await;
+    assert_eq!((&shown["state"], &shown["job"]["undone"]), (&json!("compensated"), &json!(12)), "{shown:#}");
+    assert_eq!(world.audit().await, Audit::default());
+    roll_back(&world, &sidecar, name, json!({})).await.unwrap().must_be(200, "compensated");
+    commit(&world, &sidecar, name).await.must_be(409, "wrong_state");
+    world.submit(&sidecar, &chunk(&world, name, 12, &ALL)).await.must_be(409, "wrong_state");
+    left_behind(&world, &sidecar).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nothing_undoes_stays_and_is_named() {
+    let world = World::new("job_failed").await;
+    let launch = world.launch();
+    let sidecar = world.start(&launch).await;
+    let name = &world.name;
+    open(&world, &sidecar, name, None).await.must_be(201, "active");
+    send(&world, &sidecar, name, 0..2).await;
+    let mut bare = chunk(&world, name, 2, &ALL);
+    bare.as_object_mut().unwrap().remove("compensate");
+    world.submit(&sidecar, &bare).await.must_be(200, "committed");
+    let refused = roll_back(&world, &sidecar, name, json!({})).await.unwrap();
+    refused.must_be(409, "wrong_state");
+    assert!(refused.body["detail"].as_str().unwrap().contains("no `compensate`: 2."), "{:#}", refused.body);
+    send(&world, &sidecar, name, 3..4).await;
+    let given_up = roll_back(&world, &sidecar, name, json!({"mark_failed": true})).await.unwrap();
+    given_up.must_be(200, "aborted");
+    assert_eq!(given_up.body["guarantee"], "chunks");
+    let why = given_up.body["cause"]["detail"].as_str().unwrap();
+    assert!(why.contains("these chunks stay as they are: 0-3"), "{why}");
+    drop(sidecar);
+    let sidecar = world.start(&launch).await;
+    let shown = job(&world, &sidecar, name).await;
+    assert_eq!((&shown["state"], &shown["cause"]), (&json!("aborted"), &given_up.body["cause"]));
+    roll_back(&world, &sidecar, name, json!({"mark_failed": true})).await.unwrap().must_be(200, "aborted");
+    let late = commit(&world, &sidecar, name).await;
+    late.must_be(409, "wrong_state");
+    assert_eq!(late.body["cause"], given_up.body["cause"]);
+    assert_eq!(world.audit().await.rows.len(), 4);
+    left_behind(&world, &sidecar).await;
+}
+
+/// A compensation that a store refuses is tried again until it goes, or until its job is given up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_compensation_is_tried_again_or_given_up() {
+    let world = World::new("job_stuck").await;
+    let sidecar = world.start(&world.launch()).await;
+    let n = &world.name;
+    let (mended, given_up) = (format!("{n}.a"), format!("{n}.b"));
+    for (name, numbers) in [(&mended, 0..3), (&given_up, 3..6)] {
+        open(&world, &sidecar, name, None).await.must_be(201, "active");
+        send(&world, &sidecar, name, numbers.clone()).await;
+        // Somebody else took the row of the middle one: its compensation expects one to delete.
+        world.sql(&format!("DELETE FROM {n} WHERE id = {}", numbers.start + 2));
+        let answer = {
+            let (world, sidecar) = (&world, &sidecar);
+            let rolling = roll_back(world, sidecar, name, json!({}));
+            let refused = world.until(Duration::from_secs(10), "a compensation is refused", async || {
+                let shown = job(world, sidecar, name).await;
+                shown["state"] == "compensating" && shown["job"]["failed"]["chunk"] == json!(numbers.start + 1)
+            });
+            let acting = async {
+                refused.await;
+                let shown = job(world, sidecar, name).await;
+                assert_eq!((&shown["job"]["undone"], &shown["job"]["failed"]["code"]), (&json!(1), &json!("conflict")));
+                if *name == mended {
+                    world.sql(&format!("INSERT INTO {n}(id, title) VALUES ({}, 'again')", numbers.start + 2));
+                } else {
+                    let answer = roll_back(world, sidecar, name, json!({"mark_failed": true})).await.unwrap();
+                    answer.must_be(200, "aborted");
+                    let why = answer.body["cause"]["detail"].as_str().unwrap();
+                    assert!(why.contains("stay as they are: 3-4"), "{why}");
+                }
+            };
+            tokio::join!(rolling, acting).0.unwrap()
+        };
+        if *name == mended {
+            answer.must_be(200, "compensated");
+        } else {
+            answer.must_be(200, "aborted");
+        }
+    }
+    let audit = world.audit().await;
+    assert_eq!(
+        (audit.rows, audit.nodes),
+        ([4].into(), [4, 5].into()),
+        "of the one that was given up, two chunks are left"
+    );
+    left_behind(&world, &sidecar).await;
+}

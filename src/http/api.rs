@@ -4,6 +4,7 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::interactive::Conversing;
 use super::locks::Locks;
 use crate::model::commit::KeyNote;
 use crate::model::ids::TxnId;
@@ -11,11 +12,11 @@ use crate::model::job::{ChunkWish, JobVerdict, JobWish};
 use crate::model::problem::{Code, Problem};
 use crate::model::request::TxnRequest;
 use crate::model::view::{Answer, View};
-use crate::txn::{Coordinator, Find, ListFilter, Page};
+use crate::txn::{Coordinator, Find, LeaseActor, ListFilter, Page};
 
 /// Runs transactions and knows of them. See [`Coordinator`], whose methods these are.
 #[async_trait]
-pub trait Api: Locks {
+pub trait Api: Locks + Conversing {
     /// Runs a transaction to its end, or to where its end is not known yet. Dropping the future harms nothing.
     async fn submit(&self, request: TxnRequest, key: Option<KeyNote>) -> Answer;
 
@@ -37,11 +38,11 @@ pub trait Api: Locks {
     /// Whether that is a batch job.
     fn is_job(&self, what: &Find) -> bool;
 
-    /// Ends a batch job; `principal`: who asks, `None` for an operator.
+    /// Ends a batch job.
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `wrong_state`, `journal_unavailable`.
-    async fn end_job(&self, what: &Find, verdict: JobVerdict, principal: Option<&str>) -> Result<View, Problem>;
+    async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &LeaseActor) -> Result<View, Problem>;
 
     /// Finds a transaction.
     ///
@@ -87,8 +88,8 @@ impl Api for Coordinator {
         Self::is_job(self, what)
     }
 
-    async fn end_job(&self, what: &Find, verdict: JobVerdict, principal: Option<&str>) -> Result<View, Problem> {
-        Self::end_job(self, what, verdict, principal).await
+    async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &LeaseActor) -> Result<View, Problem> {
+        Self::end_job(self, what, verdict, actor).await
     }
 
     async fn find(&self, what: &Find) -> Result<View, Problem> {
@@ -148,7 +149,7 @@ impl Api for RepairMode {
         false
     }
 
-    async fn end_job(&self, _: &Find, _: JobVerdict, _: Option<&str>) -> Result<View, Problem> {
+    async fn end_job(&self, _: &Find, _: JobVerdict, _: &LeaseActor) -> Result<View, Problem> {
         Err(self.problem())
     }
 

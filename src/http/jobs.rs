@@ -9,6 +9,9 @@ use super::route::Door;
 use super::{reply, wire};
 use crate::model::job::{ChunkWish, JobWish};
 use crate::model::problem::Problem;
+use crate::model::state::Outcome;
+use crate::model::view::Answer;
+use crate::txn::{Find, LeaseActor};
 
 /// `POST /v1/transactions` with `job`: 201 where it is new, 200 where the same request has opened it before.
 pub(super) async fn open(
@@ -47,9 +50,27 @@ pub(super) async fn chunk(
         let detail = "a chunk happens once by its number: it has a key of its own, and takes no Idempotency-Key";
         return Err(Problem::invalid("/chunk", detail));
     }
-    let request = wire::request(body.take(), &store_kind)?;
+    let wire::Asked::OneShot(request) = wire::request(body.take(), &store_kind)? else {
+        return Err(Problem::invalid("/interactive", "a chunk is one request: it is done, or it is not"));
+    };
     wire::check_undo(&chunk, &request.operations)?;
     let wire::Chunk { parent, number, compensate } = chunk;
     let wish = ChunkWish { parent, number, principal: visitor.name.clone(), digest, compensate };
     Ok(Some(reply::answer(&door.api.submit_chunk(request, wish).await)))
+}
+
+/// `POST …/commit` and `…/rollback` of a job. 202 while it is being undone.
+pub(super) async fn end(
+    door: &Door,
+    what: &Find,
+    outcome: Outcome,
+    body: Option<Value>,
+    actor: &LeaseActor,
+) -> Result<Response<Body>, Problem> {
+    let verdict = match outcome {
+        Outcome::Committed => wire::commit_job(body)?,
+        Outcome::Aborted => wire::roll_back_job(body)?,
+    };
+    let view = door.api.end_job(what, verdict, actor).await?;
+    Ok(reply::answer(&Answer::View(Box::new(view))))
 }

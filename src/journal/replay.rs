@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::job::JobLog;
-use super::record::{Ended, Intent, OpenedRecord, Unreadable, VerdictRecord, decode, kind, outcome};
+use super::prepared::Prepared;
+use super::record::{Began, Ended, Intent, OpenedRecord, Unreadable, VerdictRecord, decode, kind, outcome};
 use crate::model::ids::{Incarnation, Lsn, Run, TxnId};
 use crate::model::state::Outcome;
 
@@ -18,6 +19,8 @@ pub struct History {
     pub verdict: Option<Outcome>,
     /// The answer that a `Decision` carries.
     pub answer: Option<String>,
+    /// Where it waits for its verdict: no store was asked to decide yet.
+    pub prepared: Option<Box<Prepared>>,
 }
 
 /// What replay found.
@@ -27,6 +30,8 @@ pub struct Replayed {
     pub incarnation: Incarnation,
     /// Runs without an end, in Lsn order.
     pub open: Vec<History>,
+    /// Interactive transactions that were open and had not come to an Intent, in Lsn order.
+    pub interrupted: Vec<(Lsn, Began)>,
     /// The last ended runs, oldest first, with the place of their record; bounded.
     pub ended: VecDeque<(Lsn, Ended)>,
     /// Ended runs whose key only this log remembers, by key; not bounded by count but by their TTL.
@@ -39,6 +44,7 @@ pub struct Replayed {
     pub records: u64,
     keep: usize,
     runs: BTreeMap<Run, History>,
+    began: BTreeMap<Run, (Lsn, Began)>,
 }
 
 impl Replayed {
@@ -48,6 +54,7 @@ impl Replayed {
         Self {
             incarnation: Incarnation(0),
             open: Vec::new(),
+            interrupted: Vec::new(),
             ended: VecDeque::new(),
             keyed: HashMap::new(),
             jobs: BTreeMap::new(),
@@ -55,6 +62,7 @@ impl Replayed {
             records: 0,
             keep,
             runs: BTreeMap::new(),
+            began: BTreeMap::new(),
         }
     }
 
@@ -70,9 +78,24 @@ impl Replayed {
                 let opened: OpenedRecord = decode(payload)?;
                 self.incarnation = self.incarnation.max(Incarnation(opened.incarnation));
             }
+            kind::BEGAN => {
+                let began = Began::decode(payload)?;
+                self.began.insert(began.run, (lsn, began));
+            }
+            kind::PREPARED => {
+                let prepared = Prepared::decode(payload)?;
+                let intent = prepared.intent.clone();
+                self.began.remove(&intent.run);
+                // Written again now and then, so that the segments before it may go; the first place keeps its turn.
+                let first = self.runs.get(&intent.run).map_or(lsn, |history| history.first);
+                let history =
+                    History { first, intent, verdict: None, answer: None, prepared: Some(Box::new(prepared)) };
+                self.runs.insert(history.intent.run, history);
+            }
             kind::INTENT => {
                 let intent = Intent::decode(payload)?;
-                let history = History { first: lsn, intent, verdict: None, answer: None };
+                self.began.remove(&intent.run);
+                let history = History { first: lsn, intent, verdict: None, answer: None, prepared: None };
                 self.runs.insert(history.intent.run, history);
             }
             kind::DECISION | kind::LEARNT => {
@@ -86,6 +109,7 @@ impl Replayed {
             kind::DONE => {
                 let ended = Ended::decode(payload)?;
                 self.runs.remove(&ended.run);
+                self.began.remove(&ended.run);
                 self.end(lsn, ended);
             }
             kind::JOB => {
@@ -146,6 +170,8 @@ impl Replayed {
         self.open.sort_by_key(|history| history.first);
         // Chunks of jobs that ended long ago, in segments that are still here.
         self.jobs.retain(|_, (_, job)| job.head.is_some());
+        self.interrupted = std::mem::take(&mut self.began).into_values().collect();
+        self.interrupted.sort_by_key(|(lsn, _)| *lsn);
         self
     }
 }

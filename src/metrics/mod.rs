@@ -27,8 +27,9 @@ use crate::model::state::{Outcome, TxnState};
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The states in which a transaction is open.
-pub const OPEN_STATES: [TxnState; 6] = [
+pub const OPEN_STATES: [TxnState; 7] = [
     TxnState::Active,
+    TxnState::Prepared,
     TxnState::InDoubt,
     TxnState::Committing,
     TxnState::Aborting,

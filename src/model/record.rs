@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::reference::Template;
 
 /// What a `record` operation does, with the values that may still be references.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Record {
     /// Which act.
     pub act: Act,

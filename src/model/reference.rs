@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
 
-/// A JSON value in which references may stand.
-#[derive(Clone, Debug)]
+/// A JSON value in which references may stand. Written down it is its plain value: only what is bound is kept.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(from = "Value", into = "Value")]
 pub struct Template {
     value: Value,
     references: Vec<Reference>,
@@ -74,18 +75,15 @@ impl Template {
     }
 }
 
-/// As its value. Written down are only templates whose references are filled ([`Template::plain`]): a `$ref` that stands
-/// in one of those is a value like any other, and reading it back keeps it one.
-impl Serialize for Template {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        debug_assert!(self.references.is_empty() && !self.literals, "references are filled before it is written");
-        self.value.serialize(serializer)
+impl From<Value> for Template {
+    fn from(value: Value) -> Self {
+        Self::plain(value)
     }
 }
 
-impl<'de> Deserialize<'de> for Template {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Value::deserialize(deserializer).map(Self::plain)
+impl From<Template> for Value {
+    fn from(template: Template) -> Self {
+        template.value
     }
 }
 

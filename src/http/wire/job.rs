@@ -167,7 +167,7 @@ fn operations(items: Vec<Value>, store_kind: &dyn Fn(&str) -> Option<&'static st
 mod tests {
     use serde_json::json;
 
-    use super::super::request;
+    use super::super::{Asked, request};
     use super::*;
     use crate::model::request::Action;
 
@@ -222,7 +222,8 @@ mod tests {
         assert_eq!((undo[0].id.as_str(), undo[1].id.as_str()), ("0", "1"));
         assert_eq!(undo[0].pointer, "/compensate/operations/0");
         assert!(matches!(&undo[1].action, Action::Points { .. }));
-        assert!(check_undo(&read, &request(body, &kinds).map(|asked| operations_of(&asked)).unwrap()).is_ok());
+        let Asked::OneShot(request) = request(body, &kinds).unwrap() else { panic!("one shot") };
+        assert!(check_undo(&read, &request.operations).is_ok());
         assert!(chunk(&mut json!({"operations": []}), &kinds).unwrap().is_none());
     }
 
@@ -263,9 +264,5 @@ mod tests {
         assert_eq!(roll_back(Some(json!({"mark_failed": true}))).unwrap(), JobVerdict::MarkFailed);
         assert_eq!(pointer(roll_back(Some(json!({"mark_failed": 1})))).as_deref(), Some("/mark_failed"));
         assert_eq!(pointer(commit(Some(json!({"mark_failed": true})))).as_deref(), Some("/mark_failed"));
-    }
-
-    fn operations_of(asked: &crate::model::request::TxnRequest) -> Vec<Operation> {
-        asked.operations.clone()
     }
 }

@@ -36,15 +36,15 @@ pub(super) use self::progress::Job;
 
 use self::progress::Step;
 use super::core::Core;
-use super::entry::Entry;
-use super::{Coordinator, Find};
+use super::entry::{Entry, cause_view};
+use super::{Coordinator, Find, LeaseActor};
 use crate::clock;
 use crate::crash;
 use crate::journal::job::{JobHead, JobLog};
 use crate::model::job::{ChunkWish, JobPhase, JobVerdict, JobWish};
 use crate::model::problem::{Code, Problem};
 use crate::model::request::TxnRequest;
-use crate::model::state::Event;
+use crate::model::state::{Event, TxnState};
 use crate::model::view::{Answer, View};
 
 /// Who rolls a job back is answered after this time at the latest: `compensating` then says that it goes on.
@@ -71,24 +71,21 @@ impl Coordinator {
     }
 
     /// Ends a job, or begins to undo it: then this answers when all is undone or after ten seconds, and the rest goes on
-    /// by itself, over restarts. Repeated, it answers the same. `principal`: who asks; `None` for an operator, who may
-    /// end everybody's. Dropping this future harms nothing.
+    /// by itself, over restarts. Repeated, it answers the same. Dropping this future harms nothing.
     ///
     /// # Errors
     /// `not_found`; `forbidden`; `wrong_state` where it is no job, ended the other way, has chunks at work, lacks chunks
     /// (commit) or compensations (rollback: the detail lists them); `journal_unavailable`.
-    pub async fn end_job(&self, what: &Find, verdict: JobVerdict, principal: Option<&str>) -> Result<View, Problem> {
-        let entry = match what {
-            Find::Id(id) => self.core.registry.get(*id),
-            Find::Name(name) => self.core.registry.named(name),
-            Find::Key(_) => None,
-        };
-        let entry = entry.ok_or_else(|| Problem::new(Code::NotFound, "no such job is known (state: unknown)"))?;
+    pub async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &LeaseActor) -> Result<View, Problem> {
+        let unknown = || Problem::new(Code::NotFound, "no such job is known (state: unknown)");
+        let entry = self.entry(what).ok_or_else(unknown)?;
         let Some(job) = entry.job().cloned() else {
             let detail = "that is a transaction, and no batch job";
             return Err(Problem::new(Code::WrongState, detail).of(entry.id, entry.state()));
         };
-        if principal.is_some_and(|principal| *principal != *job.head.principal) {
+        if let LeaseActor::Principal(name) = actor
+            && *name != job.head.principal
+        {
             return Err(Problem::new(Code::Forbidden, "that job is another principal's"));
         }
         let (core, same) = (self.core.clone(), entry.clone());
@@ -105,12 +102,7 @@ impl Coordinator {
     /// Whether that is a batch job in this sidecar's memory.
     #[must_use]
     pub fn is_job(&self, what: &Find) -> bool {
-        let entry = match what {
-            Find::Id(id) => self.core.registry.get(*id),
-            Find::Name(name) => self.core.registry.named(name),
-            Find::Key(_) => None,
-        };
-        entry.is_some_and(|entry| entry.job().is_some())
+        self.entry(what).is_some_and(|entry| entry.job().is_some())
     }
 }
 
@@ -156,7 +148,7 @@ async fn end(core: &Arc<Core>, entry: &Arc<Entry>, job: &Arc<Job>, verdict: JobV
         let _ = timeout(LAST_UNDO, job.idle()).await;
     }
     let _turn = core.jobs.lock().await;
-    let told = match job.judge(verdict).map_err(|problem| problem.of(entry.id, entry.state())) {
+    let told = match job.judge(verdict).map_err(|problem| caused(entry, problem)) {
         Ok(Step::Already) => Ok(()),
         Ok(Step::To(said)) => enter(core, entry, job, said).await,
         Err(problem) => Err(problem),
@@ -166,6 +158,12 @@ async fn end(core: &Arc<Core>, entry: &Arc<Entry>, job: &Arc<Job>, verdict: JobV
         undo::go_on(core, entry, job);
     }
     told
+}
+
+/// With the state that stands in the way, and why it came to that.
+fn caused(entry: &Entry, problem: Problem) -> Problem {
+    let cause = entry.cause().filter(|_| entry.state() == TxnState::Aborted);
+    Problem { cause: cause.as_ref().map(|cause| Box::new(cause_view(cause))), ..problem.of(entry.id, entry.state()) }
 }
 
 /// Writes the next phase down, and then enters it.
@@ -198,9 +196,7 @@ fn stand(entry: &Entry, phase: JobPhase, cause: Option<(String, String)>) {
         JobPhase::Open => &[],
         JobPhase::Compensating => &[Event::RolledBack],
         JobPhase::Committed => &[Event::DecidedCommit, Event::Finished],
-        JobPhase::Compensated if entry.state() == crate::model::state::TxnState::Active => {
-            &[Event::RolledBack, Event::Finished]
-        }
+        JobPhase::Compensated if entry.state() == TxnState::Active => &[Event::RolledBack, Event::Finished],
         JobPhase::Compensated => &[Event::Finished],
         JobPhase::Aborted => &[Event::DecidedAbort, Event::Finished],
     };
