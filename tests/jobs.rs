@@ -237,7 +237,11 @@ async fn a_job_ends_when_nothing_is_missing() {
     send(&world, &sidecar, name, 0..2).await;
     let early = commit(&world, &sidecar, name).await;
     early.must_be(409, "wrong_state");
-    assert!(early.body["detail"].as_str().unwrap().contains("lacks 1 of its 3 chunks: the first is 2"), "{early:?}");
+    assert!(
+        early.body["detail"].as_str().unwrap().contains("lacks 1 of its 3 chunks: the first is 2"),
+        "{:#}",
+        early.body
+    );
     send(&world, &sidecar, name, 2..3).await;
     for _ in 0..2 {
         let ended = commit(&world, &sidecar, name).await;
