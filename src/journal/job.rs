@@ -202,7 +202,7 @@ fn flat(ranges: &Ranges) -> Vec<u64> {
 }
 
 fn ranges(flat: &[u64]) -> Result<Ranges, Unreadable> {
-    if flat.len() % 2 != 0 || flat.chunks(2).any(|pair| pair[0] > pair[1]) {
+    if !flat.len().is_multiple_of(2) || flat.chunks(2).any(|pair| pair[0] > pair[1]) {
         return Err(Unreadable("ranges whose ends do not pair".into()));
     }
     Ok(flat.chunks(2).map(|pair| (pair[0], pair[1])).collect())

@@ -34,7 +34,6 @@ pub(super) use self::chunk::{ChunkOf, OfJob, again, learn, note_end, note_reads,
 pub(super) use self::past::{carry, count, go_on, take_over};
 pub(super) use self::progress::Job;
 
-use self::progress::Step;
 use super::core::Core;
 use super::entry::{Entry, cause_view};
 use super::{Coordinator, Find, LeaseActor};
@@ -149,8 +148,8 @@ async fn end(core: &Arc<Core>, entry: &Arc<Entry>, job: &Arc<Job>, verdict: JobV
     }
     let _turn = core.jobs.lock().await;
     let told = match job.judge(verdict).map_err(|problem| caused(entry, problem)) {
-        Ok(Step::Already) => Ok(()),
-        Ok(Step::To(said)) => enter(core, entry, job, said).await,
+        Ok(None) => Ok(()),
+        Ok(Some(said)) => enter(core, entry, job, said).await,
         Err(problem) => Err(problem),
     };
     if told.is_err() {

@@ -51,15 +51,6 @@ pub(super) enum Admission {
     Done,
 }
 
-/// What follows from a verdict.
-#[derive(Debug)]
-pub(super) enum Step {
-    /// It is so already.
-    Already,
-    /// This is to be written down. No chunk begins meanwhile.
-    To(JobLog),
-}
-
 impl Job {
     pub(super) fn new(id: TxnId, head: JobHead, log: JobLog, place: Lsn) -> Self {
         let undo_bytes = log.undo_bytes();
@@ -129,15 +120,15 @@ impl Job {
         self.live().log.refused(note, (code.to_owned(), detail.to_owned()));
     }
 
-    /// What follows from a verdict. Where something does, no chunk begins until it is written ([`Job::enter`]) or not
-    /// ([`Job::reopen`]).
+    /// What follows from a verdict, to be written down; `None`: it is so already. No chunk begins until it is written
+    /// ([`Job::enter`]) or not ([`Job::reopen`]).
     ///
     /// # Errors
     /// `wrong_state`.
-    pub(super) fn judge(&self, verdict: JobVerdict) -> Result<Step, Problem> {
+    pub(super) fn judge(&self, verdict: JobVerdict) -> Result<Option<JobLog>, Problem> {
         let mut live = self.live();
         let step = live.judge(verdict, &self.head)?;
-        live.ending = matches!(step, Step::To(_));
+        live.ending = step.is_some();
         Ok(step)
     }
 
@@ -250,14 +241,12 @@ impl Live {
         Ok(())
     }
 
-    fn judge(&self, verdict: JobVerdict, head: &JobHead) -> Result<Step, Problem> {
+    fn judge(&self, verdict: JobVerdict, head: &JobHead) -> Result<Option<JobLog>, Problem> {
         let wrong = |why: String| Err(Problem::new(Code::WrongState, format!("the job `{}` {why}", head.name)));
         let phase = self.log.phase;
         match (verdict, phase) {
-            (JobVerdict::Commit, JobPhase::Committed) | (JobVerdict::MarkFailed, JobPhase::Aborted) => {
-                Ok(Step::Already)
-            }
-            (JobVerdict::RollBack, JobPhase::Compensating | JobPhase::Compensated) => Ok(Step::Already),
+            (JobVerdict::Commit, JobPhase::Committed) | (JobVerdict::MarkFailed, JobPhase::Aborted) => Ok(None),
+            (JobVerdict::RollBack, JobPhase::Compensating | JobPhase::Compensated) => Ok(None),
             (JobVerdict::Commit, JobPhase::Open) => {
                 if let Some(chunks) = self.busy() {
                     return wrong(format!("has chunks at work or in doubt ({chunks}): commit it when they have ended"));
@@ -267,7 +256,7 @@ impl Live {
                         let next = self.log.done.first_gap(|_| false);
                         wrong(format!("lacks {missing} of its {total} chunks: the first is {next}"))
                     }
-                    _ => Ok(Step::To(said(JobPhase::Committed, None))),
+                    _ => Ok(Some(said(JobPhase::Committed, None))),
                 }
             }
             (JobVerdict::RollBack, JobPhase::Open) => {
@@ -278,7 +267,7 @@ impl Live {
                     }
                 }
                 if bare.is_empty() {
-                    return Ok(Step::To(said(JobPhase::Compensating, None)));
+                    return Ok(Some(said(JobPhase::Compensating, None)));
                 }
                 wrong(format!(
                     "cannot be undone: these chunks have no `compensate`: {}. {{\"mark_failed\": true}} gives it up and \
@@ -292,7 +281,7 @@ impl Live {
                         "has chunks at work or in doubt ({chunks}): give it up when they have ended"
                     ));
                 }
-                Ok(Step::To(said(JobPhase::Aborted, Some((Code::WrongState.as_str().to_owned(), self.given_up())))))
+                Ok(Some(said(JobPhase::Aborted, Some((Code::WrongState.as_str().to_owned(), self.given_up())))))
             }
             (_, JobPhase::Compensating) => wrong("is being undone".to_owned()),
             (_, JobPhase::Committed | JobPhase::Compensated | JobPhase::Aborted) => {

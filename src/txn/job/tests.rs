@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::progress::{Admission, Step};
+use super::progress::Admission;
 use super::*;
 use crate::model::ids::{Lsn, TxnId};
 use crate::model::job::{ChunkNote, JOB_UNDO_BYTES, MOST_PIECES, UNDO_BYTES};
@@ -35,7 +35,7 @@ fn code<T: std::fmt::Debug>(result: Result<T, Problem>) -> Code {
 
 /// Judges, and enters what follows.
 fn goes_to(job: &Job, verdict: JobVerdict) -> JobPhase {
-    let Step::To(said) = job.judge(verdict).unwrap() else { panic!("{verdict:?} changes something") };
+    let Some(said) = job.judge(verdict).unwrap() else { panic!("{verdict:?} changes something") };
     let phase = said.phase;
     job.enter(said);
     phase
@@ -70,17 +70,17 @@ fn a_commit_waits_for_every_chunk() {
     job.ended(Lsn::from_u64(20), &note(&job, 0, Some("{}")));
     assert!(job.judge(JobVerdict::Commit).is_err(), "it is done, and still at work");
     job.over(0, false);
-    let Step::To(said) = job.judge(JobVerdict::Commit).unwrap() else { panic!() };
+    let Some(said) = job.judge(JobVerdict::Commit).unwrap() else { panic!() };
     assert_eq!(said.phase, JobPhase::Committed);
     job.enter(said);
-    assert!(matches!(job.judge(JobVerdict::Commit), Ok(Step::Already)));
+    assert!(matches!(job.judge(JobVerdict::Commit), Ok(None)));
     assert_eq!(code(job.judge(JobVerdict::RollBack)), Code::WrongState);
 }
 
 #[test]
 fn while_its_end_is_written_no_chunk_begins() {
     let job = job(None);
-    assert!(matches!(job.judge(JobVerdict::Commit), Ok(Step::To(_))));
+    assert!(matches!(job.judge(JobVerdict::Commit), Ok(Some(_))));
     assert_eq!(code(job.admit(0, false)), Code::WrongState);
     job.reopen();
     assert_eq!(job.admit(0, false), Ok(Admission::Begins));
@@ -97,7 +97,7 @@ fn what_nothing_undoes_is_listed_before_anything_is_undone() {
     assert_eq!(code(job.judge(JobVerdict::MarkFailed)), Code::WrongState, "chunk 9 is at work");
     job.over(9, false);
     assert_eq!(goes_to(&job, JobVerdict::MarkFailed), JobPhase::Aborted);
-    assert!(matches!(job.judge(JobVerdict::MarkFailed), Ok(Step::Already)));
+    assert!(matches!(job.judge(JobVerdict::MarkFailed), Ok(None)));
     assert_eq!(code(job.judge(JobVerdict::RollBack)), Code::WrongState);
 }
 
@@ -109,7 +109,7 @@ fn the_last_chunk_is_undone_first_and_by_one_only() {
     }
     assert!(job.next_undo().is_none() && !job.wants_undoing(), "nobody has rolled it back");
     assert_eq!(goes_to(&job, JobVerdict::RollBack), JobPhase::Compensating);
-    assert!(matches!(job.judge(JobVerdict::RollBack), Ok(Step::Already)));
+    assert!(matches!(job.judge(JobVerdict::RollBack), Ok(None)));
     assert_eq!(code(job.admit(7, true)), Code::WrongState);
     assert_eq!(code(job.judge(JobVerdict::Commit)), Code::WrongState);
     assert!(job.wants_undoing() && !job.wants_undoing());
@@ -140,7 +140,7 @@ fn undoing_can_be_given_up_and_taken_up_again() {
     assert!(job.wants_undoing());
     assert!(job.next_undo().is_some());
     job.give_up(true);
-    let Step::To(said) = job.judge(JobVerdict::MarkFailed).unwrap() else { panic!() };
+    let Some(said) = job.judge(JobVerdict::MarkFailed).unwrap() else { panic!() };
     assert!(said.cause.as_ref().unwrap().1.contains("these chunks stay as they are: 0"), "{said:?}");
 }
 
