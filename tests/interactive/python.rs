@@ -31,14 +31,12 @@ async fn talk(
     let mut go = client.stdin.take().unwrap();
     let mut lines = BufReader::new(client.stdout.take().unwrap()).lines();
     let mut steps = Vec::new();
-    loop {
+    let outcome = loop {
         // In vain where it has made its last call.
         let _ = go.write_all(b"go\n");
         let line: Value = serde_json::from_str(&lines.next().expect("it says how it ended").unwrap()).unwrap();
         if let Some(outcome) = line["outcome"].as_str() {
-            client.wait().unwrap();
-            sidecar.stop(Duration::from_secs(10)).unwrap();
-            return (steps, outcome.to_owned());
+            break outcome.to_owned();
         }
         let died = crash_at.is_some() && line["status"].is_null();
         if died || kill_after.is_some_and(|step| line["step"] == step) {
@@ -47,7 +45,10 @@ async fn talk(
             sidecar = world.start(&launch).await;
         }
         steps.push(line);
-    }
+    };
+    client.wait().unwrap();
+    sidecar.stop(Duration::from_secs(10)).unwrap();
+    (steps, outcome)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
