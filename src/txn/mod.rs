@@ -5,6 +5,8 @@
 //!                                                                 ├ work      step 3
 //!                                                                 ├ in_doubt  the answer was lost: fence
 //!                                                                 └ finish    steps 7 and 8 ◄── recovery walks in here
+//!   open ─► interactive (a mailbox) ─► the same attempt, call by call ─► held: prepared, waits for its verdict
+//!
 //!   monitor   one a store: its gate            janitor   sweeps, checkpoints, orphans
 //!   job       batch jobs: named parents of many chunks, each driven like any other transaction
 //!   leases    locks for applications           deadlock  circles that run through stores
