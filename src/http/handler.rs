@@ -30,7 +30,7 @@ fn or_problem(result: Result<Reply, Problem>) -> Reply {
     post, path = "/v1/transactions", operation_id = "submitTransaction", tag = "transactions",
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters. The same key with the same request answers the same outcome and runs nothing twice; an aborted transaction does not consume its key."),
-        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once, with `Location`."),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once, with `Location`. Chunks of batch jobs are answered when they have ended all the same."),
     ),
     request_body(content = openapi::TransactionRequest, content_type = "application/json"),
     responses(

@@ -72,7 +72,7 @@ impl JobLog {
             self.failed = None;
         }
         if note.undoes {
-            self.undos.retain(|_, undo| undo.chunk != note.number);
+            self.drop_undo(note.number);
             return self.undone.insert(note.number);
         }
         if !self.done.insert(note.number) {
@@ -83,6 +83,16 @@ impl JobLog {
             None => drop(self.bare.insert(note.number)),
         }
         true
+    }
+
+    /// What would undo this chunk is not needed any more.
+    fn drop_undo(&mut self, chunk: u64) {
+        // Nearly always the last one: that is the order in which they run.
+        if self.undos.last_key_value().is_some_and(|(_, undo)| undo.chunk == chunk) {
+            self.undos.pop_last();
+        } else {
+            self.undos.retain(|_, undo| undo.chunk != chunk);
+        }
     }
 
     /// A chunk (or a compensation) of it was refused.
@@ -115,6 +125,22 @@ impl JobLog {
         let settled = if self.phase >= JobPhase::Compensating { &self.undone } else { &self.done };
         self.failed = other.failed.or(self.failed.take()).filter(|failed| !settled.contains(failed.chunk));
         self.cause = other.cause.or(self.cause.take());
+    }
+
+    /// The same with nothing that would undo it: what is left to be said of a job that has ended.
+    #[must_use]
+    pub fn without_undos(&self) -> Self {
+        Self {
+            head: self.head.clone(),
+            phase: self.phase,
+            at_us: self.at_us,
+            done: self.done.clone(),
+            bare: self.bare.clone(),
+            undone: self.undone.clone(),
+            undos: BTreeMap::new(),
+            failed: self.failed.clone(),
+            cause: self.cause.clone(),
+        }
     }
 
     /// Bytes of the compensations that it keeps.

@@ -161,16 +161,21 @@ async fn a_copy_lets_old_segments_go_and_loses_nothing() {
             job.ended(lsn, &note);
         }
         let before = journal.stats().segments;
-        let place = journal.copy_job(id, &job).unwrap().unwrap();
-        // A chunk that ended while the job was copied: only its own end tells of it.
-        journal.end(&done(note(id, 60, Some("{}")), Outcome::Committed)).unwrap();
-        journal.checkpoint(place, &[]).await.unwrap();
+        // A chunk that ends while the job is copied: only its own end, which stands before the copy, tells of it.
+        let needed = journal.end(&done(note(id, 60, Some("{}")), Outcome::Committed)).unwrap();
+        journal.copy_job(id, &job).unwrap();
+        journal.checkpoint(needed, &[]).await.unwrap();
         assert!(journal.stats().segments < before + 3, "{} after {before}", journal.stats().segments);
         journal.close().unwrap();
         job
     };
     let (_, report) = Journal::open(dir.path(), options(), 10).unwrap();
-    let (_, job) = &report.replayed.jobs[&id];
+    let (place, job) = &report.replayed.jobs[&id];
+    let first = job.undos.values().map(|undo| undo.chunk).find(|chunk| *chunk == 60);
+    assert!(
+        first.is_some() && job.undos.iter().any(|(lsn, undo)| undo.chunk == 60 && lsn >= place),
+        "{place} is too late"
+    );
     assert_eq!((job.head.as_ref(), job.done.as_slice()), (Some(&head()), &[(0, 60)][..]));
     let order = |job: &JobLog| job.undos.iter().map(|(lsn, undo)| (*lsn, undo.chunk)).take(60).collect::<Vec<_>>();
     assert_eq!(order(job), order(&before));

@@ -122,10 +122,8 @@ impl Replayed {
     }
 
     fn job(&mut self, lsn: Lsn, id: TxnId, said: JobLog) {
-        let (place, job) = self.jobs.entry(id).or_insert_with(|| (lsn, JobLog::default()));
-        if said.head.is_some() {
-            *place = lsn;
-        }
+        // Its first record, whatever it is: a copy may lack what ended while it was written, and stands before it.
+        let (_, job) = self.jobs.entry(id).or_insert_with(|| (lsn, JobLog::default()));
         job.absorb(said);
         if job.phase.has_ended()
             && let Some((_, mut job)) = self.jobs.remove(&id)

@@ -71,7 +71,8 @@ async fn checkpoint(core: &Core) {
     let expired = crate::clock::now_us() - i64::try_from(core.settings.key_ttl.as_micros()).unwrap_or(i64::MAX);
     let copy: Vec<Ended> = {
         let mut keyed = core.keyed.lock().unwrap_or_else(PoisonError::into_inner);
-        keyed.retain(|_, (_, ended)| ended.ended_us > expired);
+        // Chunks are remembered by their jobs: there are too many of them to be copied, and all that goes is the answer.
+        keyed.retain(|_, (lsn, ended)| ended.ended_us > expired && (ended.chunk.is_none() || *lsn >= needed));
         let below = |(lsn, _): &&(Lsn, Ended)| *lsn < needed;
         keyed.values().filter(below).map(|(_, ended)| ended.clone()).collect()
     };

@@ -111,10 +111,11 @@ pub struct Report {
 
 /// Steps (d) of recovery: the past is in memory and its locks are held again. The door may open afterwards.
 pub(super) fn take_over(core: &Arc<Core>, replayed: Replayed) -> RecoveryPlan {
-    job::take_over(core, replayed.jobs, replayed.ended_jobs);
     for (_, ended) in &replayed.ended {
         core.registry.end(&Arc::new(from_ended(ended)));
     }
+    // After what has ended: a job that is open has its name, whoever had it before.
+    job::take_over(core, replayed.jobs, replayed.ended_jobs);
     *core.keyed.lock().unwrap_or_else(PoisonError::into_inner) = replayed.keyed.into_iter().collect();
     for history in &replayed.open {
         core.locks.retake(history.intent.run.txn, history.intent.claims.clone());

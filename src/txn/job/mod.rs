@@ -168,6 +168,7 @@ fn caused(entry: &Entry, problem: Problem) -> Problem {
 /// Writes the next phase down, and then enters it.
 async fn enter(core: &Arc<Core>, entry: &Arc<Entry>, job: &Arc<Job>, said: JobLog) -> Result<(), Problem> {
     let phase = said.phase;
+    let said = if phase.has_ended() { job.in_full(said) } else { said };
     core.journal.note_job(job.id, &said).await?;
     crash::point("after_job");
     let (at_us, cause) = (said.at_us, said.cause.clone());

@@ -112,7 +112,9 @@ impl Job {
     pub(super) fn ended(&self, lsn: Lsn, note: &ChunkNote) -> bool {
         let mut live = self.live();
         let new = live.log.ended(lsn, note);
-        live.undo_bytes = live.log.undo_bytes();
+        if new && !note.undoes {
+            live.undo_bytes += note.undo.as_ref().map_or(0, String::len);
+        }
         new
     }
 
@@ -130,6 +132,13 @@ impl Job {
         let step = live.judge(verdict, &self.head)?;
         live.ending = step.is_some();
         Ok(step)
+    }
+
+    /// What is to be written of its end: all of it, so that nothing before is needed.
+    pub(super) fn in_full(&self, said: JobLog) -> JobLog {
+        let mut whole = self.live().log.without_undos();
+        whole.absorb(said);
+        whole
     }
 
     /// The phase is written down.
@@ -189,9 +198,10 @@ impl Job {
         if live.place >= needed || needed - live.place < LAG.max(4 * size) {
             return Ok(live.place.min(needed));
         }
-        if let Some(place) = journal.copy_job(self.id, &live.log)? {
-            live.place = place;
-        }
+        journal.copy_job(self.id, &live.log)?;
+        // Not where the copy stands: what is being written now stands before it and is not in it. Whatever ended before
+        // `needed` is.
+        live.place = needed;
         Ok(needed)
     }
 

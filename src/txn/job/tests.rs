@@ -1,9 +1,11 @@
 //! A job in memory: what it lets in, what follows from a verdict, what is undone in which order.
 
+use outrigger_wal::Options;
 use proptest::prelude::*;
 
 use super::progress::Admission;
 use super::*;
+use crate::journal::Journal;
 use crate::model::ids::{Lsn, TxnId};
 use crate::model::job::{ChunkNote, JOB_UNDO_BYTES, MOST_PIECES, UNDO_BYTES};
 use crate::model::ranges::Ranges;
@@ -174,6 +176,40 @@ fn the_transaction_of_a_job_goes_where_its_phase_says() {
         assert_eq!(entry.state(), state);
         assert_eq!(phase.has_ended(), state.has_ended());
     }
+}
+
+/// A job that the log has left far behind is written again, once, and nothing is lost when the old segments go.
+#[tokio::test]
+async fn a_job_moves_on_with_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Options { segment_bytes: 1 << 20, force_filesystem: true, ..Options::default() };
+    let id = {
+        let (journal, _) = Journal::open(dir.path(), options(), 10).unwrap();
+        let place = journal.next_lsn();
+        let head = JobHead { name: "n".into(), principal: "app".into(), digest: [0; 32], total: None, began_us: 1 };
+        let log = JobLog { head: Some(head.clone()), at_us: 1, ..JobLog::default() };
+        let job = Job::new(TxnId::fresh(), head, log.clone(), place);
+        journal.note_job(job.id, &log).await.unwrap();
+        run(&job, 0, 7, Some("{}"));
+        assert_eq!(job.carry(&journal, journal.next_lsn()), Ok(place), "it is not far behind: it holds the log");
+        for _ in 0..24 {
+            // Anything large: a job that nobody knows.
+            let large = JobLog { cause: Some(("x".repeat(900 << 10), String::new())), ..JobLog::default() };
+            journal.copy_job(TxnId::fresh(), &large).unwrap();
+        }
+        let needed = journal.next_lsn();
+        assert_eq!(job.carry(&journal, needed), Ok(needed), "it is written again and holds nothing");
+        let copied = journal.next_lsn();
+        assert_eq!((job.carry(&journal, needed), journal.next_lsn()), (Ok(needed), copied), "once is enough");
+        let before = journal.stats().segments;
+        journal.checkpoint(needed, &[]).await.unwrap();
+        assert!(journal.stats().segments + 10 < before, "{} of {before}", journal.stats().segments);
+        journal.close().unwrap();
+        job.id
+    };
+    let (_, report) = Journal::open(dir.path(), options(), 10).unwrap();
+    let (_, job) = &report.replayed.jobs[&id];
+    assert!(job.head.is_some() && job.done.contains(0) && job.undos.len() == 1, "{job:?}");
 }
 
 proptest! {
