@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use world::{Audit, Reply, World};
+use xtask::install::{self, Need};
 use xtask::sidecar::Sidecar;
 
 const ALL: [&str; 3] = ["pg", "graph", "vectors"];
@@ -384,4 +385,33 @@ async fn a_refused_compensation_is_tried_again_or_given_up() {
         "of the one that was given up, two chunks are left"
     );
     left_behind(&world, &sidecar).await;
+}
+
+/// The loop that the README shows, word for word: a worker dies in the middle, and the same worker again ends the job.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_loop_of_the_readme_goes_on_where_it_was() {
+    let readme = include_str!("../README.md");
+    let section = &readme[readme.find("### A long job in chunks").unwrap()..];
+    let program = section.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    assert!(program.contains("http://127.0.0.1:7117/"), "the README names another door");
+    tokio::task::spawn_blocking(|| install::ensure(&[Need::Python])).await.unwrap().expect("python3 is there");
+    let world = World::new("job_readme").await;
+    let sidecar = world.start(&world.launch()).await;
+    let program = program.replace("http://127.0.0.1:7117", &sidecar.url());
+    for (dies_at, lives) in [(70, false), (-1, true)] {
+        let yours = format!(
+            "def operations_of(chunk):\n    if chunk == {dies_at}: raise SystemExit(3)\n    return {{\"operations\": [{{\"store\": \"pg\", \
+             \"sql\": \"INSERT INTO {}(id, title) VALUES ($1, 't')\", \"params\": [chunk]}}]}}\n",
+            world.name
+        );
+        let script = format!("{yours}{program}");
+        let run =
+            tokio::task::spawn_blocking(move || std::process::Command::new("python3").arg("-c").arg(script).output());
+        let output = run.await.unwrap().unwrap();
+        assert_eq!(output.status.success(), lives, "{}", String::from_utf8_lossy(&output.stderr));
+        let shown = job(&world, &sidecar, "import-7").await;
+        let expected = if lives { (json!("committed"), json!(120)) } else { (json!("active"), json!(70)) };
+        assert_eq!((shown["state"].clone(), shown["job"]["done"].clone()), expected, "{shown:#}");
+    }
+    assert_eq!(world.audit().await.rows, (0..120).collect());
 }

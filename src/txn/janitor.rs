@@ -104,7 +104,8 @@ pub(super) fn gauges(core: &Core, metrics: &Metrics) {
         let slot = open.entry(entry.state().as_str()).or_default();
         slot.0 += 1;
         slot.1 = slot.1.max(age);
-        oldest_live = oldest_live.max(age);
+        // A job holds no segments.
+        oldest_live = if entry.job().is_none() { oldest_live.max(age) } else { oldest_live };
         if entry.state() != TxnState::Active {
             entry.pending_as(Role::Redoer).into_iter().for_each(|store| *redo.entry(store).or_default() += 1);
         }
