@@ -412,15 +412,19 @@ pub async fn forgetting_respects_its_bounds(subject: &Subject) {
     let hour = Duration::from_secs(3600);
     let sweep = Sweep { log: owner.log, below: Lsn::from_u64(20), grace: Duration::ZERO, key_ttl: hour };
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let forget = async |sweep: Sweep| subject.marks().forget(&sweep).await.unwrap();
-    assert_eq!(forget(Sweep { grace: hour, ..sweep }).await, 0, "young ones stay");
-    assert_eq!(forget(Sweep { below: Lsn::from_u64(10), ..sweep }).await, 0, "the bound itself stays");
-    assert_eq!(forget(sweep).await, 2, "the early one and the fence go");
-    assert_eq!(forget(sweep).await, 0);
+    let forget = async |sweep: Sweep| {
+        let gone = subject.marks().forget(&sweep).await.unwrap();
+        assert!(!gone.more, "far from its bound");
+        (gone.markers, gone.keys)
+    };
+    assert_eq!(forget(Sweep { grace: hour, ..sweep }).await, (0, 0), "young ones stay");
+    assert_eq!(forget(Sweep { below: Lsn::from_u64(10), ..sweep }).await, (0, 0), "the bound itself stays");
+    assert_eq!(forget(sweep).await, (2, 0), "the early one and the fence go");
+    assert_eq!(forget(sweep).await, (0, 0));
     let there = async |run: Run| subject.marks().look_up(&LookUp::Txn(run.txn)).await.unwrap().is_some();
     assert!(!there(early).await && !there(fence).await);
     assert!(there(keyed).await && there(late).await && there(foreign).await);
-    assert_eq!(forget(Sweep { key_ttl: Duration::ZERO, ..sweep }).await, 1, "the keyed one's time has come");
+    assert_eq!(forget(Sweep { key_ttl: Duration::ZERO, ..sweep }).await, (0, 1), "the keyed one's time has come");
     assert!(!there(keyed).await);
 }
 

@@ -10,12 +10,13 @@ use tokio::sync::watch;
 
 use crate::http::{Api, Locks};
 use crate::model::commit::KeyNote;
-use crate::model::ids::TxnId;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::TxnRequest;
 use crate::model::state::TxnState;
 use crate::model::view::{Answer, View};
-use crate::txn::{DeadlockView, Find, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, Page, WaitForView};
+use crate::txn::{
+    Accepted, DeadlockView, Find, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, Page, WaitForView,
+};
 
 /// The id of every transaction here.
 pub(super) const ID: &str = "0199b000-0000-7000-8000-000000000001";
@@ -116,9 +117,9 @@ impl Api for Fake {
         self.answer.lock().unwrap().take().unwrap_or_else(|| Answer::View(view(TxnState::Committed)))
     }
 
-    async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<TxnId, Problem> {
+    async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<Accepted, Problem> {
         *self.last.lock().unwrap() = Some((request, key));
-        Ok(ID.parse().unwrap())
+        Ok(Accepted::Running(ID.parse().unwrap()))
     }
 
     async fn find(&self, what: &Find) -> Result<View, Problem> {

@@ -56,6 +56,13 @@ impl Entry {
         let text = serde_json::to_string(&kept).ok()?;
         (text.len() <= KEPT_ANSWER_BYTES).then_some(text)
     }
+
+    /// Takes back the results of an answer that was kept.
+    pub(in crate::txn) fn recall(&self, answer: Option<&str>) {
+        if let Some(results) = read_kept(answer).and_then(|kept| kept.results) {
+            self.live().results = Some(Arc::new(results));
+        }
+    }
 }
 
 /// A transaction that only its `Done` record remembers.
@@ -66,14 +73,12 @@ pub(in crate::txn) fn from_ended(ended: &Ended) -> Entry {
     {
         let mut live = entry.live();
         live.ended_us = Some(ended.ended_us);
-        if let Some(kept) = ended.key.as_ref().and_then(|(_, answer)| read_kept(answer.as_deref())) {
-            live.results = kept.results.map(Arc::new);
-        }
         live.cause = ended.cause.as_ref().map(|(code, detail)| {
             let code = Code::ALL.iter().find(|known| known.as_str() == code);
             Problem::new(code.copied().unwrap_or(Code::Internal), detail)
         });
     }
+    entry.recall(ended.key.as_ref().and_then(|(_, answer)| answer.as_deref()));
     entry.take(ended.outcome.event());
     entry.take(Event::Finished);
     entry
