@@ -231,6 +231,12 @@ pub trait Marks: Send + Sync {
     /// [`Setback::Again`].
     async fn look_up(&self, what: &LookUp) -> Result<Option<Marker>, Setback>;
 
+    /// Those of `keys` that committed markers hold, whoever's.
+    ///
+    /// # Errors
+    /// [`Setback::Again`].
+    async fn held_keys(&self, keys: &[String]) -> Result<Vec<String>, Setback>;
+
     /// The latest durable Lsn of this log that any marker (or gid) here names: a witness against a log that lost
     /// acknowledged records.
     ///

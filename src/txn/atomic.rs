@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::core::Core;
 use super::entry::Entry;
 use super::work::{self, Part};
-use super::{finish, in_doubt, look_up};
+use super::{elsewhere, finish, in_doubt};
 use crate::clock;
 use crate::crash;
 use crate::journal::record::{Ended, Intent};
@@ -84,7 +84,7 @@ pub(super) async fn run(
     let decider = plan.decider.clone();
     let (parts, claims, redo, asked) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut attempt = Attempt { core, entry, request, context, plan, parts, claims, redo, asked, intended: false };
-    let key_is_free = look_up::not_used_elsewhere(core, entry, decider.as_ref());
+    let key_is_free = elsewhere::not_used(core, entry, decider.as_ref());
     let first_half = async { futures::try_join!(attempt.first_half(), key_is_free).map(|_| ()) };
     let worked = timeout_at(deadline, first_half).await.unwrap_or_else(|_| {
         let waited = request.timeout.as_millis();

@@ -3,23 +3,20 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use tokio::time::{Duration, Instant, timeout};
+use tokio::time::Instant;
 
 use super::Find;
 use super::core::Core;
 use super::entry::{Entry, from_ended, from_marker};
 use super::registry::{Keyed, in_flight, mismatch};
-use super::site::{Gate, PATIENCE, Site};
+use super::site::PATIENCE;
 use crate::metrics::StoreCall;
-use crate::model::commit::{Decider, KeyNote, LookUp, Marker};
+use crate::model::commit::{KeyNote, LookUp, Marker};
 use crate::model::problem::{Code, Problem};
 use crate::model::request::WaitFor;
 use crate::model::state::{Outcome, TxnState};
 use crate::model::view::{Answer, View};
 use crate::store::Setback;
-
-/// How long a store that does not decide is waited for when it is asked for a key.
-const ELSEWHERE: Duration = Duration::from_secs(1);
 
 pub(super) async fn find(core: &Core, what: &Find) -> Result<View, Problem> {
     let (known, wish, name) = match what {
@@ -137,31 +134,6 @@ pub(super) async fn in_a_marker(core: &Core, note: &KeyNote) -> Result<Option<Bo
             _ => Ok(Some(Box::new(from_marker(&marker)))),
         },
         None => Ok(None),
-    }
-}
-
-/// The same key may have been used for another request, which another store decided: uniqueness there does not meet the
-/// marker of this run. So those stores are asked beside the work. One that is down or slow is passed over: it holds up
-/// only those who need it, and of two equal requests one store decides both.
-///
-/// # Errors
-/// `in_flight`, for [`answer`] to look closer.
-pub(super) async fn not_used_elsewhere(core: &Core, entry: &Entry, decider: Option<&Decider>) -> Result<(), Problem> {
-    let Some(note) = &entry.key else { return Ok(()) };
-    let decides = |site: &Site| matches!(decider, Some(Decider::Store(store)) if store == site.name());
-    let mut asking = Vec::new();
-    for site in core.sites.values().filter(|site| site.gate() == Gate::Open && !decides(site)) {
-        if let Some(marks) = site.store.marks() {
-            let key = LookUp::Key(note.key.clone());
-            asking.push(async move {
-                let found = site.call(StoreCall::LookUp, marks.look_up(&key));
-                matches!(timeout(ELSEWHERE, found).await, Ok(Ok(Some(_))))
-            });
-        }
-    }
-    match join_all(asking).await.contains(&true) {
-        true => Err(Problem::new(Code::InFlight, "another store holds a committed transaction with this key")),
-        false => Ok(()),
     }
 }
 

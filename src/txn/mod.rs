@@ -15,6 +15,7 @@
 mod atomic;
 mod core;
 mod deadlock;
+mod elsewhere;
 mod entry;
 mod finish;
 mod in_doubt;

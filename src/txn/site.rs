@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Duration, Instant, timeout_at};
 
+use super::elsewhere::Asking;
 use crate::metrics::{CallResult, Metrics, StoreCall};
 use crate::model::ids::StoreName;
 use crate::model::problem::Problem;
@@ -51,6 +52,8 @@ pub(super) struct Site {
     to_fence: watch::Sender<usize>,
     /// Taken by whoever fences or finishes what a dead life of ours left here.
     turns: Semaphore,
+    /// Those who want to know whether a key is used here.
+    pub(super) asking: Asking,
     suspect: Notify,
     tried: AtomicBool,
     /// Its dead sessions were ended and its markers' witness heard, in this life of the program.
@@ -73,6 +76,7 @@ impl Site {
             gate: watch::channel(Gate::Starting).0,
             to_fence: watch::channel(0).0,
             turns: Semaphore::new(TURNS),
+            asking: Asking::default(),
             suspect: Notify::new(),
             tried: AtomicBool::new(false),
             cleared: AtomicBool::new(false),

@@ -285,6 +285,8 @@ pub async fn a_key_is_taken_once(subject: &Subject) {
     assert_eq!((problem.code, problem.store_code.as_deref()), (Code::InFlight, Some("outrigger:key_taken")));
     second.rollback().await;
     assert!(!subject.has(&name).await);
+    let asked = [fresh_key().key, key.key.clone()];
+    assert_eq!(subject.marks().held_keys(&asked).await.unwrap(), asked[1..], "of two, the one that is held");
     let marker = subject.marks().look_up(&LookUp::Key(key.key.clone())).await.unwrap().expect("the first one's marker");
     assert_eq!(marker.run, first);
 }
@@ -352,7 +354,9 @@ pub async fn old_sessions_are_ended(subject: &Subject) {
     subject.marks().register(new).await.unwrap();
     let (mine, mine_name) = (fresh_run(), fresh_name());
     let session = subject.having_put(&subject.context(new, mine), &mine_name).await;
-    timeout(Duration::from_secs(10), subject.marks().end_old_sessions(new)).await.expect("bounded").unwrap();
+    let ended =
+        timeout(Duration::from_secs(10), subject.marks().end_old_sessions(new)).await.expect("bounded").unwrap();
+    assert!(ended >= 1, "the ghost was one");
     let late = ghost.commit(&no_note()).await;
     assert!(!matches!(late, Decision::Committed(_)), "{late:?}");
     assert!(!subject.has(&name).await);

@@ -44,6 +44,7 @@ const BY_ID: &str = "MATCH (d:OutriggerDecision {id: $id}) RETURN properties(d) 
 const BY_TXN: &str = "MATCH (d:OutriggerDecision) WHERE d.id STARTS WITH $txn \
      RETURN properties(d) AS marker ORDER BY d.outcome DESC, d.id DESC LIMIT 1";
 const BY_KEY: &str = "MATCH (d:OutriggerDecision {key: $key}) RETURN properties(d) AS marker";
+const HELD_KEYS: &str = "UNWIND $keys AS key MATCH (d:OutriggerDecision {key: key}) RETURN d.key AS key";
 /// What was swept is remembered in the log's node: a witness that outlives its markers.
 const LATEST: &str = "OPTIONAL MATCH (l:OutriggerLog {id: $log}) WITH coalesce(l.durable, 0) AS swept \
      OPTIONAL MATCH (d:OutriggerDecision) WHERE d.log = $log AND d.durable >= 0 \
@@ -199,6 +200,13 @@ impl Marks for Neo4j {
             LookUp::Key(key) => query(BY_KEY).param("key", key.as_str()),
         };
         self.shared.marker(ask, "outrigger/look_up").await
+    }
+
+    async fn held_keys(&self, keys: &[String]) -> Result<Vec<String>, Setback> {
+        let store = &self.shared;
+        let ask = query(HELD_KEYS).param("keys", keys.to_vec()).param(TAG, "outrigger/held_keys");
+        let rows = store.control.ask(ask).await.map_err(|fault| store.again(&fault))?;
+        Ok(rows.iter().filter_map(|row| text(row, "key")).collect())
     }
 
     async fn latest_durable(&self, log: LogId) -> Result<Lsn, Setback> {

@@ -160,6 +160,14 @@ impl Marks for Postgres {
         row.map(|row| marker::read(&row).map_err(Setback::Again)).transpose()
     }
 
+    async fn held_keys(&self, keys: &[String]) -> Result<Vec<String>, Setback> {
+        let rows = self
+            .inner
+            .admin(None, async |conn| conn.client.query(marker::HELD_KEYS, &[&keys]).await.map_err(again))
+            .await?;
+        rows.iter().map(|row| row.try_get(0).map_err(again)).collect()
+    }
+
     async fn latest_durable(&self, log: LogId) -> Result<Lsn, Setback> {
         let id = marker::uuid(log);
         let row =
