@@ -13,6 +13,7 @@ mod gate;
 mod graph;
 mod handler;
 mod headers;
+mod interactive;
 mod locks;
 mod openapi;
 pub mod porch;
@@ -26,6 +27,7 @@ mod tests;
 
 pub use access::{Access, Visitor, operator_token_path};
 pub use api::{Api, RepairMode};
+pub use interactive::Conversing;
 pub use locks::Locks;
 pub use route::Door;
 pub use server::{Limits, Listener, SocketFile, run};

@@ -40,7 +40,7 @@ async fn checkpoint(core: &Core) {
     if stats.segments < 2 {
         return;
     }
-    let needed = core.registry.oldest_durable(|| core.journal.next_lsn());
+    let needed = core.registry.oldest_pin(|| core.journal.next_lsn());
     let (below, copies) = core.keyed().carry(stats.released_lsn, needed, stats.bytes / stats.segments);
     if copies.is_empty() && below <= stats.released_lsn {
         return;

@@ -94,18 +94,35 @@ async fn with_results(core: &Core, entry: &Entry) -> Result<View, Problem> {
         view.results = from_marker(&marker).results;
         return Ok(view);
     }
-    entry.recall(marker.answer.as_deref());
+    entry.remember(marker.answer.as_deref());
     Ok(entry.view())
 }
 
 /// The recorded outcome of a key, where it is known without asking the store that decides: that one is asked by the
-/// marker's uniqueness, in the same round trip as the work.
+/// marker's uniqueness, in the same round trip as the work. `in_stores`: ask them now, for those who get no answer from
+/// the work, or for whom it is not known yet who will decide; one that cannot be asked says nothing.
 ///
 /// # Errors
 /// `in_flight`, `idempotency_mismatch`; `store_unavailable` where the results stand in a store that cannot be asked.
-pub(super) async fn known_key(core: &Core, note: &KeyNote, wait: WaitFor) -> Result<Option<Box<View>>, Problem> {
+pub(super) async fn known_key(
+    core: &Core,
+    note: &KeyNote,
+    wait: WaitFor,
+    in_stores: bool,
+) -> Result<Option<Box<View>>, Problem> {
     match core.registry.keyed(note)? {
-        Keyed::Free => Ok(in_the_log(core, note)?.map(|entry| Box::new(entry.view()))),
+        Keyed::Free => {
+            if let Some(entry) = in_the_log(core, note)? {
+                return Ok(Some(Box::new(entry.view())));
+            }
+            match in_stores {
+                true => in_a_marker(core, note).await.or_else(|problem| match problem.code {
+                    Code::IdempotencyMismatch => Err(problem),
+                    _ => Ok(None),
+                }),
+                false => Ok(None),
+            }
+        }
         Keyed::Known(entry) => match entry.state() {
             TxnState::Committing if wait == WaitFor::Applied => Err(in_flight(&entry)),
             TxnState::Committed | TxnState::Committing | TxnState::NeedsIntervention => {
@@ -127,7 +144,7 @@ pub(super) fn in_the_log(core: &Core, note: &KeyNote) -> Result<Option<Entry>, P
 }
 
 /// The run that a store has decided under this key.
-pub(super) async fn in_a_marker(core: &Core, note: &KeyNote) -> Result<Option<Box<View>>, Problem> {
+async fn in_a_marker(core: &Core, note: &KeyNote) -> Result<Option<Box<View>>, Problem> {
     match in_markers(core, &LookUp::Key(note.key.clone())).await? {
         Some(marker) => match &marker.key {
             Some(known) if known.digest != note.digest => Err(mismatch(&marker.run.txn)),

@@ -18,7 +18,9 @@ mod deadlock;
 mod elsewhere;
 mod entry;
 mod finish;
+mod held;
 mod in_doubt;
+mod interactive;
 mod janitor;
 mod keys;
 mod leases;
@@ -44,6 +46,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::core::Settings;
 pub use self::deadlock::{DeadlockView, NodeView, WaitForView};
+pub use self::interactive::Opened;
 pub use self::leases::{LeaseActor, LeaseView, LeaseWish};
 pub use self::lock_view::{KeyView, PartyView};
 pub use self::registry::Retention;
@@ -52,6 +55,7 @@ use self::atomic::End;
 use self::core::Core;
 use self::deadlock::Detector;
 use self::entry::Entry;
+use self::interactive::Conversations;
 use self::leases::Leases;
 use self::recovery::Report;
 use self::registry::Registry;
@@ -166,6 +170,8 @@ impl Coordinator {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             draining: AtomicBool::new(false),
+            leaving: CancellationToken::new(),
+            conversations: Conversations::default(),
             lost_log: Mutex::default(),
             keyed: Mutex::default(),
             report: Mutex::new(report),
@@ -225,11 +231,7 @@ impl Coordinator {
         core.check_open()?;
         let plan = core.check_plan(&request, deadline).await?;
         if let Some(note) = &key {
-            if let Some(known) = look_up::known_key(core, note, request.wait).await? {
-                return Ok(Admitted::Replayed(known));
-            }
-            // A store that is not asked in vain here may be one that this request does not need.
-            if look_in_stores && let Some(known) = look_up::in_a_marker(core, note).await.or_else(not_asked)? {
+            if let Some(known) = look_up::known_key(core, note, request.wait, look_in_stores).await? {
                 return Ok(Admitted::Replayed(known));
             }
             if plan.decider == Some(Decider::Wal) && core.keyed().is_full() {
@@ -241,12 +243,7 @@ impl Coordinator {
         if core.registry.open_count() >= core.settings.max_open {
             return Err(Problem::new(Code::Overloaded, format!("{} transactions are open", core.settings.max_open)));
         }
-        let recorded = |note: &KeyNote| match look_up::in_the_log(core, note)? {
-            Some(entry) => Err(registry::in_flight(&entry)),
-            None => Ok(()),
-        };
-        let durable = || core.journal.durable_lsn();
-        let entry = core.registry.begin(request.name.clone(), key, request.priority, durable, recorded)?;
+        let entry = core.begin(request.name.clone(), key, request.priority)?;
         entry.step("begun", None);
         core.tasks.spawn(drive(core.clone(), entry.clone(), request, deadline));
         Ok(Admitted::Running(entry))
@@ -312,6 +309,7 @@ impl Coordinator {
     pub async fn drain(&self, limit: Duration) {
         let core = &self.core;
         core.draining.store(true, Ordering::Release);
+        core.leaving.cancel();
         core.tasks.close();
         if tokio::time::timeout(limit, core.tasks.wait()).await.is_err() {
             tracing::warn!(
@@ -337,11 +335,6 @@ pub enum Accepted {
     Replayed(Box<View>),
 }
 
-/// A store that could not be asked for a key says nothing about it.
-fn not_asked(problem: Problem) -> Result<Option<Box<View>>, Problem> {
-    if problem.code == Code::IdempotencyMismatch { Err(problem) } else { Ok(None) }
-}
-
 enum Admitted {
     Running(Arc<Entry>),
     Replayed(Box<View>),
@@ -356,29 +349,31 @@ async fn drive(core: Arc<Core>, entry: Arc<Entry>, request: TxnRequest, deadline
         let end = atomic::run(&core, &entry, &request, run, deadline).await;
         core.locks.release_all(entry.id);
         let end = deadlock::settle(&core, &entry, end);
-        match end {
-            End::Stuck => return,
-            End::Committed => {
-                entry.take(Event::DecidedCommit);
-                entry.take(Event::Finished);
-                break;
-            }
-            End::Aborted(problem) => {
-                if let Some((pause, why)) = rerun(&request, run, &problem, deadline) {
-                    tokio::time::sleep(pause).await;
-                    entry.rerun(&problem, run.attempt.next());
-                    reason = why;
-                    continue;
-                }
-                entry.refused_for(problem);
-                entry.take(Event::DecidedAbort);
-                entry.take(Event::Finished);
-                break;
-            }
+        if let End::Aborted(problem) = &end
+            && let Some((pause, why)) = rerun(&request, run, problem, deadline)
+        {
+            tokio::time::sleep(pause).await;
+            entry.rerun(problem, run.attempt.next());
+            reason = why;
+            continue;
+        }
+        return close(&core, &entry, end);
+    }
+}
+
+/// It has ended, or nobody can say so before the log is opened again.
+fn close(core: &Core, entry: &Arc<Entry>, end: End) {
+    match end {
+        End::Stuck => return,
+        End::Committed => entry.take(Event::DecidedCommit),
+        End::Aborted(problem) => {
+            entry.refused_for(problem);
+            entry.take(Event::DecidedAbort);
         }
     }
+    entry.take(Event::Finished);
     entry.closed(clock::now_us());
-    core.registry.end(&entry);
+    core.registry.end(entry);
     entry.settle();
     let outcome = if entry.state() == TxnState::Committed { Outcome::Committed } else { Outcome::Aborted };
     core.metrics.transaction_ended(Pattern::Atomic, outcome, entry.began().elapsed());
@@ -410,6 +405,15 @@ impl Core {
             return Err(Problem::new(Code::JournalUnavailable, detail));
         }
         Ok(())
+    }
+
+    /// Lets a transaction in, as the only one with its key.
+    fn begin(&self, name: Option<String>, key: Option<KeyNote>, priority: i32) -> Result<Arc<Entry>, Problem> {
+        let recorded = |note: &KeyNote| match look_up::in_the_log(self, note)? {
+            Some(entry) => Err(registry::in_flight(&entry)),
+            None => Ok(()),
+        };
+        self.registry.begin(name, key, priority, || self.journal.durable_lsn(), recorded)
     }
 
     /// Refuses what no run could do, as soon as the stores' powers are known.
