@@ -5,6 +5,8 @@
 //!                                                                 ├ work      step 3
 //!                                                                 ├ in_doubt  the answer was lost: fence
 //!                                                                 └ finish    steps 7 and 8 ◄── recovery walks in here
+//!   open ─► interactive (a mailbox) ─► the same attempt, call by call ─► held: prepared, waits for its verdict
+//!
 //!   monitor   one a store: its gate            reaper    one a store: what is left over in it
 //!   leases    locks for applications           deadlock  circles that run through stores
 //!   keys      what only the log remembers      janitor   forgets, checkpoints
