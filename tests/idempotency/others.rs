@@ -57,6 +57,7 @@ async fn another_sidecar_gives_the_same_answer_and_refuses_another_body() {
             let none = world.get(sidecar, &format!("/v1/idempotency/{encoded}x")).await;
             none.must_be(404, "not_found");
             assert_eq!(none.body["state"], "unknown");
+            not_waiting_replays_too(&world, sidecar, (&body, &key), &first).await;
         }
         assert_eq!(effects(&world, mark).await, decides.once());
     }
@@ -140,31 +141,18 @@ async fn a_key_in_flight_is_said_and_an_aborted_one_is_free() {
 }
 
 /// Who does not wait is told of the first time all the same.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn not_waiting_replays_too() {
-    let world = World::new("async").await;
-    prepare(&world);
-    let one = world.start(&world.launch()).await;
-    let two = world.start(&world.launch_beside("two")).await;
-    let (body, key) = (request(&world, Decides::Postgres, 1), format!("{}-1", world.name));
-    let first = send(&world, &one, &body, &key).await;
-    first.must_be(200, "committed");
-    for sidecar in [&one, &two] {
-        let url = format!("{}/v1/transactions", sidecar.url());
-        let asked = |body: &Value| {
-            let request = reqwest::Client::new().post(&url).json(body).header("Idempotency-Key", &key);
-            request.header("Prefer", "respond-async").send()
-        };
-        let answer = asked(&body).await.unwrap();
-        assert_eq!(
-            (answer.status().as_u16(), answer.headers()["idempotency-replayed"].to_str().unwrap()),
-            (200, "true")
-        );
-        let seen: Value = answer.json().await.unwrap();
-        assert_eq!((&seen["id"], &seen["results"]), (&first.body["id"], &first.body["results"]));
-        assert_eq!(asked(&request(&world, Decides::Postgres, 2)).await.unwrap().status().as_u16(), 422);
-    }
-    assert_eq!(effects(&world, 1).await, Decides::Postgres.once());
+async fn not_waiting_replays_too(world: &World, sidecar: &Sidecar, (body, key): (&Value, &str), first: &Reply) {
+    let url = format!("{}/v1/transactions", sidecar.url());
+    let asked = |body: &Value| {
+        let request = reqwest::Client::new().post(&url).json(body).header("Idempotency-Key", key);
+        request.header("Prefer", "respond-async").send()
+    };
+    let answer = asked(body).await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.headers()["idempotency-replayed"].to_str().unwrap()), (200, "true"));
+    let seen: Value = answer.json().await.unwrap();
+    assert_eq!((&seen["id"], &seen["results"]), (&first.body["id"], &first.body["results"]));
+    assert_eq!(asked(&request(world, Decides::Postgres, 300)).await.unwrap().status().as_u16(), 422);
+    assert_eq!(effects(world, 300).await.rows, 0);
 }
 
 /// What stands in `/metrics` under this name and these labels.
