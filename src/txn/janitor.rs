@@ -67,7 +67,10 @@ pub(super) fn gauges(core: &Core, metrics: &Metrics) {
         let slot = open.entry(entry.state().as_str()).or_default();
         slot.0 += 1;
         slot.1 = slot.1.max(age);
-        oldest_live = oldest_live.max(age);
+        // The record of one that waits for its verdict moves on in the log: it holds no segments.
+        if entry.state() != TxnState::Prepared {
+            oldest_live = oldest_live.max(age);
+        }
         if entry.state() != TxnState::Active {
             entry.pending_as(Role::Redoer).into_iter().for_each(|store| *redo.entry(store).or_default() += 1);
         }

@@ -13,6 +13,7 @@ use super::site::{Gate, Site};
 use crate::metrics::{Reaped, StoreCall};
 use crate::model::commit::{GID_PREFIX, Gid};
 use crate::model::problem::{Code, Problem};
+use crate::model::state::TxnState;
 use crate::store::{Marks, Probe, Setback};
 
 /// How often a healthy store is greeted.
@@ -132,7 +133,9 @@ async fn clear_the_past(core: &Arc<Core>, site: &Site, marks: &dyn Marks) -> Res
 pub(super) async fn adopt_orphans(core: &Arc<Core>, site: &Site) -> Result<(), Setback> {
     let Some(prepares) = site.store.prepares() else { return Ok(()) };
     let prepared = prepares.prepared(core.journal.owner().log).await?;
-    let oldest = prepared.iter().map(|(_, age)| *age).max().unwrap_or(0);
+    // One that waits for its client's verdict is as it should be: `transaction_oldest_seconds` shows those.
+    let waits = |gid: &Gid| core.registry.get(gid.run.txn).is_some_and(|entry| entry.state() == TxnState::Prepared);
+    let oldest = prepared.iter().filter(|(gid, _)| !waits(gid)).map(|(_, age)| *age).max().unwrap_or(0);
     core.metrics.set_prepared_oldest(site.name(), Duration::from_secs(oldest));
     let nobodys = |gid: &Gid| core.registry.get(gid.run.txn).is_none_or(|entry| entry.state().has_ended());
     let suspects: Vec<Gid> = prepared.into_iter().map(|(gid, _)| gid).filter(nobodys).collect();
