@@ -15,7 +15,8 @@ use crate::model::ids::TxnId;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::Opening;
 use crate::model::state::TxnState;
-use crate::txn::{Find, ListFilter, Page};
+use crate::model::view::Answer;
+use crate::txn::{Accepted, Find, ListFilter, Page};
 
 type Reply = Response<Body>;
 const DEFAULT_LIMIT: usize = 100;
@@ -30,7 +31,7 @@ fn or_problem(result: Result<Reply, Problem>) -> Reply {
     post, path = "/v1/transactions", operation_id = "submitTransaction", tag = "transactions",
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters. The same key with the same request answers the same outcome and runs nothing twice; an aborted transaction does not consume its key."),
-        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once, with `Location`. Chunks of batch jobs are answered when they have ended all the same."),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once, with `Location`; 200 where the key had been used. Chunks of batch jobs are answered when they have ended all the same."),
     ),
     request_body(content = openapi::TransactionRequest, content_type = "application/json"),
     responses(
@@ -73,9 +74,10 @@ async fn submit_inner(door: &Door, uri: &Uri, head: &HeaderMap, body: &mut Body)
         }
     };
     if headers::prefers_async(head) {
-        let id = door.api.submit_async(request, note).await?;
-        let view = door.api.find(&Find::Id(id)).await.ok();
-        return Ok(reply::accepted(id, view.as_ref()));
+        return Ok(match door.api.submit_async(request, note).await? {
+            Accepted::Running(id) => reply::accepted(id, door.api.find(&Find::Id(id)).await.ok().as_ref()),
+            Accepted::Replayed(view) => reply::answer(&Answer::Replayed(view)),
+        });
     }
     Ok(reply::answer(&door.api.submit(request, note).await))
 }

@@ -12,12 +12,14 @@ mod tests;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+};
 
 use families::{Locks, Log, Maker, SPANS};
 pub use labels::{
-    AttemptReason, CallResult, ChunkOutcome, DeadlockSource, DeviceWrite, Pattern, Phase, RecoveryOutcome, Route,
-    StoreCall,
+    AttemptReason, CallResult, ChunkOutcome, DeadlockSource, DeviceWrite, Pattern, Phase, Reaped, RecoveryOutcome,
+    Route, StoreCall,
 };
 
 use crate::model::ids::StoreName;
@@ -67,6 +69,8 @@ struct Families {
     journal: Log,
     recovery: Gauge,
     recovered: IntCounterVec,
+    reaped: IntCounterVec,
+    sweep: Histogram,
     http_requests: IntCounterVec,
     http_seconds: HistogramVec,
 }
@@ -127,6 +131,12 @@ impl Families {
                 "Transactions that the last start found unfinished, by how they were left",
                 &["outcome"],
             ),
+            reaped: m.counters("reaped_total", "Left-overs that were ended or deleted, by what they were", &["what"]),
+            sweep: m.histogram(
+                "reaper_sweep_seconds",
+                "How long one look for left-overs in one store took, rests included",
+                SPANS,
+            ),
             http_requests: m.counters("http_requests_total", "Requests at the door, by answer", &["route", "status"]),
             http_seconds: m.histograms("http_request_seconds", "How long requests at the door took", &["route"], SPANS),
             refresher: OnceLock::new(),
@@ -161,6 +171,7 @@ impl Metrics {
         DeviceWrite::ALL.iter().for_each(|purpose| drop(f.journal.device.with_label_values(&[purpose.as_str()])));
         RecoveryOutcome::ALL.iter().for_each(|outcome| drop(f.recovered.with_label_values(&[outcome.as_str()])));
         ChunkOutcome::ALL.iter().for_each(|outcome| drop(f.job_chunks.with_label_values(&[outcome.as_str()])));
+        Reaped::ALL.iter().for_each(|what| drop(f.reaped.with_label_values(&[what.as_str()])));
         for state in OPEN_STATES {
             f.open.with_label_values(&[state.as_str()]);
             f.oldest.with_label_values(&[state.as_str()]);
@@ -339,6 +350,21 @@ impl Metrics {
     /// Recovery found a transaction unfinished and left it so.
     pub fn recovered(&self, outcome: RecoveryOutcome) {
         self.0.recovered.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// So many left-overs are gone.
+    pub fn reaped(&self, what: Reaped, count: u64) {
+        self.0.reaped.with_label_values(&[what.as_str()]).inc_by(count);
+    }
+
+    /// A store was looked through for left-overs.
+    pub fn sweep_took(&self, took: Duration) {
+        self.0.sweep.observe(took.as_secs_f64());
+    }
+
+    /// Idempotency keys that only the journal remembers.
+    pub fn set_journal_keys(&self, count: usize) {
+        self.0.journal.keys.set(as_gauge(count));
     }
 
     /// The door answered.

@@ -410,6 +410,11 @@ impl Entry {
         live.took_ms = Some(self.began.elapsed().as_secs_f64() * 1000.0);
     }
 
+    /// Microseconds since 1970; `None` while it is open.
+    pub(super) fn ended_us(&self) -> Option<i64> {
+        self.live().ended_us
+    }
+
     /// A rough count of the bytes that its results hold.
     pub(super) fn weight(&self) -> usize {
         self.live().results.as_ref().map_or(0, |results| results.values().map(weight).sum())

@@ -70,7 +70,7 @@ pub(super) async fn write_end(core: &Core, entry: &Entry, decided: &Decided, int
     match core.journal.end(&ended) {
         Ok(lsn) => {
             job::note_end(core, entry, &ended, lsn);
-            core.remember(ended, lsn);
+            core.keyed().note(lsn, ended);
             core.locks.release_all(entry.id);
             crash::point("after_done");
             true

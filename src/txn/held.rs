@@ -31,6 +31,7 @@ use crate::crash;
 use crate::journal::Undecided;
 use crate::journal::prepared::Prepared;
 use crate::journal::slip::Decided;
+use crate::metrics::Reaped;
 use crate::model::commit::Decider;
 use crate::model::ids::Lsn;
 use crate::model::problem::{Code, Problem};
@@ -146,7 +147,10 @@ impl<'a> Held<'a> {
         let cause = Problem::new(Code::Timeout, "it was prepared, and no verdict came in its time");
         self.entry.step("expired", None);
         match self.rule(Outcome::Aborted, Some(cause)).await {
-            Ok(ruled) => Some(ruled),
+            Ok(ruled) => {
+                self.core.metrics.reaped(Reaped::PreparedExpired, 1);
+                Some(ruled)
+            }
             Err(problem) => {
                 tracing::warn!(transaction = %self.entry.id, %problem, "expired, and it cannot be rolled back yet");
                 None

@@ -231,6 +231,8 @@ async fn its_time_runs_out_over_a_restart_too() {
     world.until(Duration::from_secs(10), "it expires", async || state(&sidecar, &names[0]).await == "aborted").await;
     sidecar = killed_and_started(&world, sidecar).await;
     world.until(Duration::from_secs(20), "it expires", async || state(&sidecar, &names[1]).await == "aborted").await;
+    let counted = r#"outrigger_reaped_total{what="prepared_expired"} 1"#;
+    assert!(sidecar.metrics().unwrap().lines().any(|line| line == counted), "the reaper's count");
     let held = world.get(&sidecar, &format!("/v1/transactions/name:{}", names[2])).await;
     held.must_be(200, "prepared");
     assert_eq!(

@@ -197,6 +197,8 @@ async fn a_client_that_vanishes_costs_its_lease() {
     let gone = world.get(&sidecar, &format!("/v1/transactions/name:{}", world.name)).await;
     gone.must_be(200, "aborted");
     assert_eq!(gone.body["cause"]["code"], "timeout");
+    let counted = r#"outrigger_reaped_total{what="interactive"} 1"#;
+    assert!(sidecar.metrics().unwrap().lines().any(|line| line == counted), "the reaper's count");
     open.commit().await.must_be(409, "wrong_state");
     assert_eq!(world.audit().await.rows.len(), 1);
     let again = Open::new(&world, &sidecar, json!({"name": world.name})).await;

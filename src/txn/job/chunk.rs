@@ -18,7 +18,7 @@ use crate::model::ids::{Lsn, Run};
 use crate::model::job::{ChunkNote, ChunkWish, write_undo};
 use crate::model::problem::{Code, Problem};
 use crate::model::ranges::Ranges;
-use crate::model::request::{Operation, TxnRequest};
+use crate::model::request::{Operation, TxnRequest, WaitFor};
 use crate::model::state::{Outcome, TxnState};
 use crate::model::view::{Answer, View};
 use crate::plan::{Plan, parts};
@@ -113,7 +113,7 @@ async fn admit(core: &Arc<Core>, request: TxnRequest, wish: ChunkWish, deadline:
     check_undo(core, wish.compensate.as_deref())?;
     let number = wish.number;
     let key = ChunkNote::key(&wish.principal, job.id, number, false, wish.digest);
-    if let Some(known) = core.known_key(&key).await? {
+    if let Some(known) = look_up::known_key(core, &key, request.wait, false).await? {
         return Ok(Admitted::Replayed(known));
     }
     if job.admit(number, wish.compensate.is_some())? == Admission::Done {
@@ -122,7 +122,7 @@ async fn admit(core: &Arc<Core>, request: TxnRequest, wish: ChunkWish, deadline:
     let begun = if core.registry.open_count() >= core.settings.max_open {
         Err(Problem::new(Code::Overloaded, format!("{} transactions are open", core.settings.max_open)))
     } else {
-        core.registry.begin(request.name.clone(), Some(key), request.priority, || core.journal.durable_lsn())
+        core.begin(request.name.clone(), Some(key), request.priority)
     };
     let entry = begun.inspect_err(|_| job.over(number, false))?;
     let note = ChunkNote { job: job.id, parent: wish.parent, number, undoes: false, undo: None };
@@ -160,10 +160,10 @@ fn check_undo(core: &Core, operations: Option<&[Operation]>) -> Result<(), Probl
 
 /// The answer of a chunk that is done: from memory, from the log, or from the marker of the store that decided.
 async fn done_before(core: &Core, job: &Job, number: u64, key: &KeyNote) -> Result<Box<View>, Problem> {
-    if let Some(known) = core.known_key(key).await? {
+    if let Some(known) = look_up::known_key(core, key, WaitFor::Applied, false).await? {
         return Ok(known);
     }
-    match look_up::by_marker(core, key).await? {
+    match look_up::in_a_marker(core, key).await? {
         Some(view) => Ok(view),
         None => {
             let name = &job.head.name;
@@ -228,7 +228,7 @@ pub(in crate::txn) fn note_reads(core: &Core, entry: &Entry, run: Run, reason: &
     match core.journal.end(&ended) {
         Ok(lsn) => {
             note_end(core, entry, &ended, lsn);
-            core.remember(ended, lsn);
+            core.keyed().note(lsn, ended);
             None
         }
         Err(problem) => Some(problem),

@@ -122,7 +122,7 @@ async fn open(core: &Arc<Core>, wish: JobWish) -> Result<(Box<View>, bool), Prob
     }
     // What stands from here on tells all of the job.
     let place = core.journal.next_lsn();
-    let entry = core.registry.begin(Some(wish.name.clone()), None, 0, || core.journal.durable_lsn())?;
+    let entry = core.begin(Some(wish.name.clone()), None, 0)?;
     let JobWish { name, total, principal, digest } = wish;
     let head = JobHead { name, principal, digest, total, began_us: entry.began_us };
     let said = JobLog { head: Some(head.clone()), at_us: entry.began_us, ..JobLog::default() };

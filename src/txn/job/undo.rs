@@ -70,7 +70,7 @@ async fn one(core: &Arc<Core>, job: &Arc<Job>, undo: &Undo) -> Result<(), Proble
     let operations = read_undo(&undo.text)?;
     let digest = Sha256::digest(undo.text.as_bytes()).into();
     let key = ChunkNote::key(&job.head.principal, job.id, undo.chunk, true, digest);
-    let entry = core.registry.begin(None, Some(key), 0, || core.journal.durable_lsn())?;
+    let entry = core.begin(None, Some(key), 0)?;
     let parent = job.head.name.clone();
     let note = ChunkNote { job: job.id, parent, number: undo.chunk, undoes: true, undo: None };
     job.works(&note);
@@ -97,7 +97,7 @@ async fn one(core: &Arc<Core>, job: &Arc<Job>, undo: &Undo) -> Result<(), Proble
         TxnState::Committed => Ok(()),
         TxnState::Aborted => {
             if let Some(key) = &entry.key
-                && look_up::by_marker(core, key).await?.is_some()
+                && look_up::in_a_marker(core, key).await?.is_some()
             {
                 learn(core, &entry).await;
                 return Ok(());
