@@ -71,6 +71,8 @@
 //! | Intent, Decision, Done | journal records: what is about to happen; it is so; every store has it | prepare, commit and end records |
 //! | force | append and wait until it is durable | force-write |
 //! | slip (`Decided`) | a value that proves that a decision is durable; only the journal mints it | capability, witness |
+//! | job, chunk | a long piece of work with a name; one of its transactions, which happens once | batch job, checkpoint-restart; mini-batch |
+//! | compensation | what undoes a chunk that is committed | compensating transaction |
 //! | attempt | one run of a transaction; a re-run has a new number, a new gid and a new marker | retry, incarnation of a transaction |
 //! | gid | the name that a prepared transaction has in PostgreSQL | global transaction id, XID |
 //! | log id, incarnation | the log's random name; how often it was opened | coordinator id, epoch |

@@ -2,6 +2,7 @@
 
 mod fake;
 mod interactive;
+mod jobs;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

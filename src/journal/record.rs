@@ -11,13 +11,16 @@
 //!     7  Prepared    yes                    everybody who can has promised, and the verdict is awaited over restarts
 //!     8  Began       no                     an interactive transaction is open: should nothing follow, it is fenced
 //!     6  Checkpoint  no                     stands for the Opened before it, so that old segments may go
+//!    10  Job         yes (copies: no)       a batch job: opened, rolled back, ended, or all of it so far (see `job`)
 //! ```
 
 use prost::Message;
 
+use super::job::ChunkRecord;
 use crate::lock::{Claim, LockKey, Mode};
 use crate::model::commit::{Decider, Gid, KeyNote, RedoWrite};
 use crate::model::ids::{Attempt, Run, StoreName, TxnId};
+use crate::model::job::ChunkNote;
 use crate::model::state::Outcome;
 
 /// The log's type bytes.
@@ -38,6 +41,8 @@ pub mod kind {
     pub const PREPARED: u8 = 7;
     /// [`super::BeganRecord`]
     pub const BEGAN: u8 = 8;
+    /// [`super::super::job::JobRecord`]
+    pub const JOB: u8 = 10;
 
     /// The name of a type byte, for people.
     #[must_use]
@@ -51,6 +56,7 @@ pub mod kind {
             CHECKPOINT => "checkpoint",
             PREPARED => "prepared",
             BEGAN => "began",
+            JOB => "job",
             _ => "unknown",
         }
     }
@@ -122,6 +128,9 @@ pub struct IntentRecord {
     /// The durable Lsn that its markers carry: nothing older than this may be swept while it lives.
     #[prost(uint64, tag = "11")]
     pub durable: u64,
+    /// Of which job it is a chunk.
+    #[prost(message, optional, tag = "20")]
+    pub chunk: Option<ChunkRecord>,
 }
 
 /// An interactive transaction is open.
@@ -239,6 +248,9 @@ pub struct DoneRecord {
     /// Why it aborted: the problem's code and its sentence.
     #[prost(string, repeated, tag = "12")]
     pub cause: Vec<String>,
+    /// Of which job it was a chunk.
+    #[prost(message, optional, tag = "20")]
+    pub chunk: Option<ChunkRecord>,
 }
 
 impl From<Run> for RunRecord {
@@ -337,6 +349,8 @@ pub struct Intent {
     pub reason: String,
     /// The durable Lsn that its markers carry.
     pub durable: crate::model::ids::Lsn,
+    /// Of which job it is a chunk, and what would undo it.
+    pub chunk: Option<ChunkNote>,
 }
 
 impl Intent {
@@ -369,6 +383,7 @@ impl Intent {
             began_us: self.began_us,
             reason: self.reason.clone(),
             durable: self.durable.as_u64(),
+            chunk: self.chunk.as_ref().map(Into::into),
         }
     }
 
@@ -393,6 +408,7 @@ impl Intent {
             began_us: record.began_us,
             reason: record.reason,
             durable: crate::model::ids::Lsn::from_u64(record.durable),
+            chunk: record.chunk.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -453,6 +469,7 @@ impl Began {
             began_us: self.began_us,
             reason: "it was open when the sidecar stopped".to_owned(),
             durable: self.durable,
+            chunk: None,
         }
     }
 }
@@ -482,6 +499,8 @@ pub struct Ended {
     pub key: Option<(KeyNote, Option<String>)>,
     /// Why it aborted: the problem's code and its sentence.
     pub cause: Option<(String, String)>,
+    /// Of which job it was a chunk, and what would undo it.
+    pub chunk: Option<ChunkNote>,
 }
 
 impl Ended {
@@ -500,6 +519,7 @@ impl Ended {
             key: self.key.as_ref().map(|(note, _)| note.into()),
             answer: self.key.as_ref().and_then(|(_, answer)| answer.clone()),
             cause: self.cause.as_ref().map(|(code, text)| vec![code.clone(), text.clone()]).unwrap_or_default(),
+            chunk: self.chunk.as_ref().map(Into::into),
         };
         record.encode_to_vec()
     }
@@ -521,6 +541,7 @@ impl Ended {
             reason: record.reason,
             key: record.key.map(|key| Ok::<_, Unreadable>((key.try_into()?, answer))).transpose()?,
             cause: cause.next().zip(cause.next()),
+            chunk: record.chunk.map(TryInto::try_into).transpose()?,
         })
     }
 }

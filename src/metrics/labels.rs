@@ -154,6 +154,22 @@ labels! {
 }
 
 labels! {
+    /// What became of a chunk of a batch job that was sent.
+    ChunkOutcome {
+        /// It is done.
+        Done = "done",
+        /// It was done before: its recorded answer was given.
+        Replayed = "replayed",
+        /// It was aborted.
+        Refused = "refused",
+        /// Its compensation is done.
+        Undone = "undone",
+        /// Its compensation was aborted, and is tried again.
+        UndoRefused = "undo_refused",
+    }
+}
+
+labels! {
     /// What was left over, and is gone now.
     Reaped {
         /// A lease whose time was over.
@@ -235,7 +251,7 @@ impl Route {
             Self::Submit => {
                 let mut all: Vec<u16> = Code::ALL.iter().map(|code| code.status()).collect();
                 all.extend([200, 201, 202]);
-                all.retain(|status| ![404, 405].contains(status));
+                all.retain(|status| *status != 405);
                 all
             }
             Self::Operate | Self::Prepare | Self::Commit | Self::Rollback => {

@@ -18,7 +18,8 @@ use prometheus::{
 
 use families::{Locks, Log, Maker, SPANS};
 pub use labels::{
-    AttemptReason, CallResult, DeadlockSource, DeviceWrite, Pattern, Phase, Reaped, RecoveryOutcome, Route, StoreCall,
+    AttemptReason, CallResult, ChunkOutcome, DeadlockSource, DeviceWrite, Pattern, Phase, Reaped, RecoveryOutcome,
+    Route, StoreCall,
 };
 
 use crate::model::ids::StoreName;
@@ -28,13 +29,14 @@ use crate::model::state::{Outcome, TxnState};
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The states in which a transaction is open.
-pub const OPEN_STATES: [TxnState; 6] = [
+pub const OPEN_STATES: [TxnState; 7] = [
     TxnState::Active,
     TxnState::Prepared,
     TxnState::InDoubt,
     TxnState::Committing,
     TxnState::Aborting,
     TxnState::NeedsIntervention,
+    TxnState::Compensating,
 ];
 
 type Refresher = Box<dyn Fn(&Metrics) + Send + Sync>;
@@ -54,6 +56,8 @@ struct Families {
     oldest: GaugeVec,
     attempts: IntCounterVec,
     interventions: IntGauge,
+    jobs_open: IntGauge,
+    job_chunks: IntCounterVec,
     ready: IntGauge,
     store_requests: IntCounterVec,
     store_seconds: HistogramVec,
@@ -92,6 +96,8 @@ impl Families {
             ),
             attempts: m.counters("attempts_total", "Runs of transactions, by why they began", &["reason"]),
             interventions: m.count("interventions_open", "Transactions that wait for an operator"),
+            jobs_open: m.count("jobs_open", "Batch jobs that have not ended"),
+            job_chunks: m.counters("job_chunks_total", "Chunks of batch jobs, by what became of them", &["outcome"]),
             ready: m.count("ready", "Whether /readyz says that it is ready"),
             store_requests: m.counters(
                 "store_requests_total",
@@ -164,6 +170,7 @@ impl Metrics {
         AttemptReason::ALL.iter().for_each(|reason| drop(f.attempts.with_label_values(&[reason.as_str()])));
         DeviceWrite::ALL.iter().for_each(|purpose| drop(f.journal.device.with_label_values(&[purpose.as_str()])));
         RecoveryOutcome::ALL.iter().for_each(|outcome| drop(f.recovered.with_label_values(&[outcome.as_str()])));
+        ChunkOutcome::ALL.iter().for_each(|outcome| drop(f.job_chunks.with_label_values(&[outcome.as_str()])));
         Reaped::ALL.iter().for_each(|what| drop(f.reaped.with_label_values(&[what.as_str()])));
         for state in OPEN_STATES {
             f.open.with_label_values(&[state.as_str()]);
@@ -235,6 +242,16 @@ impl Metrics {
         if state == TxnState::NeedsIntervention {
             self.0.interventions.set(as_gauge(count));
         }
+    }
+
+    /// Batch jobs that have not ended.
+    pub fn set_jobs_open(&self, count: usize) {
+        self.0.jobs_open.set(as_gauge(count));
+    }
+
+    /// A chunk of a batch job was sent, or undone.
+    pub fn job_chunk(&self, outcome: ChunkOutcome) {
+        self.0.job_chunks.with_label_values(&[outcome.as_str()]).inc();
     }
 
     /// A run began.

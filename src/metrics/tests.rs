@@ -45,6 +45,8 @@ fn every_family_of_the_contract_is_there_at_zero() {
         "http_requests_total",
         "http_request_seconds",
         "interventions_open",
+        "jobs_open",
+        "job_chunks_total",
         "ready",
         "build_info",
     ] {
@@ -58,6 +60,7 @@ fn every_family_of_the_contract_is_there_at_zero() {
         r#"outrigger_store_up{store="pg"} 0"#,
         r#"outrigger_http_requests_total{route="POST /v1/transactions",status="504"} 0"#,
         "outrigger_journal_poisoned 0",
+        r#"outrigger_job_chunks_total{outcome="undo_refused"} 0"#,
         r#"outrigger_reaped_total{what="lease"} 0"#,
         r#"outrigger_reaped_total{what="interactive"} 0"#,
         r#"outrigger_reaped_total{what="prepared_expired"} 0"#,

@@ -63,6 +63,8 @@ pub(super) struct Core {
     /// Committed runs whose key only the log remembers.
     pub(super) keyed: Mutex<Keys>,
     pub(super) report: Mutex<Report>,
+    /// Opening and ending batch jobs, one at a time.
+    pub(super) jobs: tokio::sync::Mutex<()>,
 }
 
 impl Core {

@@ -247,7 +247,8 @@ impl Coordinator {
         }
     }
 
-    fn entry(&self, what: &Find) -> Option<Arc<Entry>> {
+    /// What is in memory.
+    pub(super) fn entry(&self, what: &Find) -> Option<Arc<Entry>> {
         match what {
             Find::Id(id) => self.core.registry.get(*id),
             Find::Name(name) => self.core.registry.named(name),

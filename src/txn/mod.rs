@@ -8,6 +8,7 @@
 //!   open ─► interactive (a mailbox) ─► the same attempt, call by call ─► held: prepared, waits for its verdict
 //!
 //!   monitor   one a store: its gate            reaper    one a store: what is left over in it
+//!   job       batch jobs: named parents of many chunks, each driven like any other transaction
 //!   leases    locks for applications           deadlock  circles that run through stores
 //!   keys      what only the log remembers      janitor   forgets, checkpoints
 //! ```
@@ -24,6 +25,7 @@ mod held;
 mod in_doubt;
 mod interactive;
 mod janitor;
+mod job;
 mod keys;
 mod leases;
 mod lock_view;
@@ -177,11 +179,13 @@ impl Coordinator {
             lost_log: Mutex::default(),
             keyed: Mutex::default(),
             report: Mutex::new(report),
+            jobs: tokio::sync::Mutex::new(()),
         });
         let plan = recovery::take_over(&core, opened.replayed);
         core.report.lock().unwrap_or_else(PoisonError::into_inner).ready_seconds = since.elapsed().as_secs_f64();
         metrics.set_recovery(since.elapsed());
         recovery::resume_all(&core, plan, recovery::Origin::Log, since);
+        job::go_on(&core);
         for site in core.sites.values() {
             tokio::spawn(monitor::watch(core.clone(), site.clone()));
             tokio::spawn(reaper::reap(core.clone(), site.clone()));
@@ -375,6 +379,7 @@ fn close(core: &Core, entry: &Arc<Entry>, end: End) {
     }
     entry.take(Event::Finished);
     entry.closed(clock::now_us());
+    job::over(core, entry);
     core.registry.end(entry);
     entry.settle();
     let outcome = if entry.state() == TxnState::Committed { Outcome::Committed } else { Outcome::Aborted };

@@ -17,7 +17,7 @@ use super::core::Core;
 use super::entry::{Entry, from_ended};
 use super::keys::Keys;
 use super::site::Site;
-use super::{finish, held, in_doubt};
+use super::{finish, held, in_doubt, job};
 use crate::journal::record::Began;
 use crate::journal::replay::{History, Replayed};
 use crate::journal::slip::Decided;
@@ -115,6 +115,8 @@ pub(super) fn take_over(core: &Arc<Core>, replayed: Replayed) -> RecoveryPlan {
     for (_, ended) in &replayed.ended {
         core.registry.end(&Arc::new(from_ended(ended)));
     }
+    // After what has ended: a job that is open has its name, whoever had it before.
+    job::take_over(core, replayed.jobs, replayed.ended_jobs);
     *core.keyed() = Keys::new(replayed.keyed.into_values());
     for history in &replayed.open {
         core.locks.retake(history.intent.run.txn, history.intent.claims.clone());
@@ -171,6 +173,9 @@ fn adopt(core: &Arc<Core>, bucket: &Bucket) -> Arc<Entry> {
     let entry = Entry::from_past(run.txn, intent.name.clone(), intent.key.clone(), intent.durable, intent.began_us);
     let preparers: Vec<_> = intent.preparers.iter().map(|(store, _)| store.clone()).collect();
     entry.replanned(run, &intent.decider, &preparers, &intent.redoers(), &intent.reason);
+    if let Some(note) = &intent.chunk {
+        entry.belongs(job::again(core, note));
+    }
     // Where the log decided, nobody else has the answer that goes with the key.
     entry.remember(bucket.history().answer.as_deref());
     entry.take(Event::VerdictLost);
@@ -213,6 +218,7 @@ async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, origin: Orig
     }
     entry.take(Event::Finished);
     entry.closed(crate::clock::now_us());
+    job::over(&core, &entry);
     if core.registry.get(entry.id).is_some_and(|known| Arc::ptr_eq(&known, &entry)) {
         core.registry.end(&entry);
     }
@@ -318,6 +324,7 @@ pub(super) fn adopt_orphan(core: &Arc<Core>, store: &StoreName, gid: Gid) {
         began_us: crate::clock::now_us(),
         reason: "found prepared in a store, unknown to the log".to_owned(),
         durable: gid.durable,
+        chunk: None,
     };
     let history = History { first: core.journal.next_lsn(), intent, verdict: None, answer: None, prepared: None };
     {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::http::{Api, Conversing, Locks};
 use crate::model::commit::KeyNote;
+use crate::model::job::{ChunkWish, JobVerdict, JobWish};
 use crate::model::problem::{Code, Problem};
 use crate::model::request::{Opening, Operation, PrepareWish, TxnRequest, WaitFor};
 use crate::model::state::{Outcome, TxnState};
@@ -105,6 +106,10 @@ pub(super) fn view(state: TxnState) -> Box<View> {
         participants: Vec::new(),
         timeline: Vec::new(),
         cause: None,
+        job: None,
+        parent: None,
+        chunk: None,
+        undoes: None,
     })
 }
 
@@ -122,6 +127,29 @@ impl Api for Fake {
     async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<Accepted, Problem> {
         *self.last.lock().unwrap() = Some((request, key));
         Ok(Accepted::Running(ID.parse().unwrap()))
+    }
+
+    async fn open_job(&self, wish: JobWish) -> Result<(Box<View>, bool), Problem> {
+        let is_new = self.submissions.fetch_add(1, Ordering::SeqCst) == 0;
+        Ok((Box::new(View { name: Some(wish.name), ..*view(TxnState::Active) }), is_new))
+    }
+
+    async fn submit_chunk(&self, request: TxnRequest, wish: ChunkWish) -> Answer {
+        *self.last.lock().unwrap() = Some((request, None));
+        Answer::View(Box::new(View {
+            parent: Some(wish.parent),
+            chunk: Some(wish.number),
+            ..*view(TxnState::Committed)
+        }))
+    }
+
+    fn is_job(&self, what: &Find) -> bool {
+        matches!(what, Find::Name(name) if name.starts_with("job-"))
+    }
+
+    async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &LeaseActor) -> Result<View, Problem> {
+        self.found.lock().unwrap().push(format!("{what:?} {verdict:?} {actor:?}"));
+        Ok(*view(if verdict == JobVerdict::Commit { TxnState::Committed } else { TxnState::Compensating }))
     }
 
     async fn find(&self, what: &Find) -> Result<View, Problem> {
