@@ -170,3 +170,31 @@ fn run(record: &RunRecord) -> Option<String> {
 fn outcome(committed: bool) -> &'static str {
     if committed { "committed" } else { "aborted" }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::job::JobLog;
+    use crate::model::ids::{Lsn, TxnId};
+    use crate::model::job::ChunkNote;
+
+    #[test]
+    fn a_job_is_shown_without_what_would_undo_it() {
+        let id = TxnId::fresh();
+        let mut log = JobLog::default();
+        let undo = Some("DELETE secret".to_owned());
+        log.ended(Lsn::ZERO, &ChunkNote { job: id, parent: "n".into(), number: 3, undoes: false, undo });
+        let payload = log.encode(id, 1000).remove(0);
+        let record = Record { lsn: Lsn::ZERO, kind: kind::JOB, durable_lsn: Lsn::ZERO, payload };
+        let shown = describe(&record, false);
+        assert_eq!(
+            (&shown["kind"], &shown["job"], &shown["phase"]),
+            (&json!("job"), &json!(id.to_string()), &json!("open"))
+        );
+        assert_eq!(
+            (&shown["done"], &shown["compensations"][0]["operations"]),
+            (&json!([[3, 3]]), &json!("[13 bytes]"))
+        );
+        assert_eq!(describe(&record, true)["compensations"][0]["operations"], "DELETE secret");
+    }
+}
