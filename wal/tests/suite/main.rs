@@ -14,6 +14,8 @@ mod group;
 mod history;
 mod kill;
 mod kill_points;
+mod mounted;
 mod oracle;
 mod repair;
 mod space;
+mod thin;
