@@ -38,7 +38,7 @@ struct Options {
     /// Measure the opening of logs of so many MiB, instead of speed
     #[arg(long, value_name = "MIB", value_delimiter = ',', num_args = 0.., default_missing_value = "128,1024")]
     opening: Vec<u64>,
-    /// Measure what segments made of released ones would save, instead of the peers
+    /// Measure what it is worth that released segments are used again, instead of the peers
     #[arg(long)]
     rolls: bool,
     /// How often all logs are made anew

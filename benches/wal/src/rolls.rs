@@ -1,22 +1,18 @@
-//! What segments made of released ones would save: the same load over many segments, with spares that are filled with
-//! zeros (as the log makes them) and with spares that are released segments under another name.
-//!
-//! *Recycling is not built into the log.* Here it is a [`Storage`] around the log's own directory: a segment that is
-//! removed becomes a file to be used again, and a spare is made of such a file where there is one. It is enough to measure
-//! by, and not enough to keep: see "Segments are not recycled" in the log's README for what the numbers decided.
+//! What it is worth that released segments are used again: the same load over many segments, with spares that are filled
+//! with zeros and with spares that were segments. And why only those are used again that are in the page cache: what
+//! filling a segment with zeros costs beside reading it back in single pages.
 
-use std::any::Any;
 use std::fmt::Write;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use outrigger_wal::{Access, Backend, Directory, Lsn, Options, SegmentFile, Storage, Wal};
+use outrigger_wal::{Backend, Directory, Lsn, Options, Storage, Wal};
 use rustix::fs::{Advice, fadvise};
 use serde_json::{Value, json};
 
@@ -24,128 +20,38 @@ use crate::device::Counters;
 use crate::measure::{self, Load, Writers};
 use crate::peers::Log;
 
-/// Released segments that are kept to be used again; as many as there are spares, and one that is on its way.
-const KEPT: usize = 3;
 /// Segments behind the tail's that nobody has released yet.
 const LAG: u64 = 2;
 const PAGE: usize = 4096;
 
-/// Where spares come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Spares {
-    /// New files, filled with zeros: as the log does it.
-    Zeroed,
-    /// Released segments, as they are in the page cache.
-    Recycled,
-    /// Released segments that the page cache had dropped and that somebody has read since: a follower, a backup.
-    ReadBefore,
-}
-
-impl Spares {
-    const ALL: [Spares; 3] = [Spares::Zeroed, Spares::Recycled, Spares::ReadBefore];
-
-    fn name(self) -> &'static str {
-        match self {
-            Spares::Zeroed => "zeroed",
-            Spares::Recycled => "recycled",
-            Spares::ReadBefore => "recycled, read before",
-        }
-    }
-}
-
-/// The log's directory, with released segments kept.
-#[derive(Debug)]
-struct Recycling {
-    inner: Directory,
-    path: PathBuf,
-    how: Spares,
-    kept: Mutex<Vec<String>>,
-    /// Files that were used again.
-    reused: Arc<AtomicU64>,
-    named: AtomicU64,
-}
-
-impl Recycling {
-    fn kept(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Drops a file from the page cache and reads it back, in pieces of so many bytes.
-fn read_back(path: &Path, piece: usize, advice: Advice) -> io::Result<()> {
+/// Drops a file from the page cache and reads it back in single pages.
+fn read_back(path: &Path) -> io::Result<()> {
     let file = File::open(path)?;
     file.sync_data()?;
     fadvise(&file, 0, None, Advice::DontNeed)?;
-    fadvise(&file, 0, None, advice)?;
-    let mut bytes = vec![0; piece];
-    for at in (0..file.metadata()?.len()).step_by(piece) {
-        file.read_exact_at(&mut bytes, at)?;
+    fadvise(&file, 0, None, Advice::Random)?;
+    let mut page = [0; PAGE];
+    for at in (0..file.metadata()?.len()).step_by(PAGE) {
+        file.read_exact_at(&mut page, at)?;
     }
     Ok(())
-}
-
-impl Storage for Recycling {
-    fn lock(&self) -> io::Result<Box<dyn Any + Send + Sync>> {
-        self.inner.lock()
-    }
-
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.inner.list()
-    }
-
-    fn create(&self, name: &str, bytes: u64) -> io::Result<Box<dyn SegmentFile>> {
-        let old = self.kept().pop();
-        let Some(old) = old else { return self.inner.create(name, bytes) };
-        self.inner.rename(&old, name)?;
-        if self.how == Spares::ReadBefore {
-            read_back(&self.path.join(name), 1 << 20, Advice::Sequential)?;
-        }
-        self.reused.fetch_add(1, Ordering::Relaxed);
-        self.inner.open(name, Access::Write)
-    }
-
-    fn open(&self, name: &str, access: Access) -> io::Result<Box<dyn SegmentFile>> {
-        self.inner.open(name, access)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        let mut kept = self.kept();
-        if self.how == Spares::Zeroed || kept.len() >= KEPT || name.ends_with(".tmp") {
-            return self.inner.remove(name);
-        }
-        let other = format!("kept-{}.wal.tmp", self.named.fetch_add(1, Ordering::Relaxed));
-        self.inner.rename(name, &other)?;
-        kept.push(other);
-        Ok(())
-    }
-
-    fn sync_dir(&self) -> io::Result<()> {
-        self.inner.sync_dir()
-    }
-
-    fn place(&self) -> String {
-        self.inner.place()
-    }
 }
 
 /// One load over one kind of spares, all rounds.
 pub(crate) struct Row {
     backend: Backend,
-    spares: Spares,
+    recycle: bool,
     load: Loads,
     /// Acknowledgements a second, one entry a round.
     rates: Vec<f64>,
     latencies: Vec<Duration>,
     rolls: u64,
-    reused: u64,
     /// Bytes that the device wrote.
     device: u64,
     /// Bytes of the log's stream.
     appended: u64,
+    /// Bytes that the log wrote to prepare segments, by its own count.
+    prepared: u64,
     /// Of all threads of this process.
     cpu: Duration,
 }
@@ -172,16 +78,13 @@ pub(crate) fn measure(place: &Path, rounds: usize, span: Duration, seed: u64) ->
     let mut rows = Vec::new();
     for load in LOADS {
         for backend in [Backend::Mmap, Backend::Pwrite] {
-            // What others have read shows in the bytes of lone records; with more writers it says nothing new.
-            let kinds = if load.writers == 1 { &Spares::ALL[..] } else { &Spares::ALL[..2] };
-            rows.extend(kinds.iter().map(|&spares| Row::new(backend, spares, load)));
+            rows.extend([false, true].map(|recycle| Row::new(backend, recycle, load)));
         }
     }
     for round in 1..=rounds.max(1) {
         for row in &mut rows {
             let dir = tempfile::tempdir_in(place)?;
             row.once(dir.path(), span, seed).context("a load over many segments")?;
-            eprintln!("{:.120}", row.json());
         }
         eprintln!("round {round} of {rounds}");
     }
@@ -189,15 +92,15 @@ pub(crate) fn measure(place: &Path, rounds: usize, span: Duration, seed: u64) ->
 }
 
 impl Row {
-    fn new(backend: Backend, spares: Spares, load: Loads) -> Row {
+    fn new(backend: Backend, recycle: bool, load: Loads) -> Row {
         Row {
             backend,
-            spares,
+            recycle,
             load,
             rates: Vec::new(),
             latencies: Vec::new(),
             rolls: 0,
-            reused: 0,
+            prepared: 0,
             device: 0,
             appended: 0,
             cpu: Duration::ZERO,
@@ -206,17 +109,13 @@ impl Row {
 
     fn once(&mut self, dir: &Path, span: Duration, seed: u64) -> Result<()> {
         let Loads { writers, size, segment_mib } = self.load;
-        let reused = Arc::default();
-        let storage = Recycling {
-            inner: Directory::new(dir, self.backend),
-            path: dir.to_owned(),
-            how: self.spares,
-            kept: Mutex::default(),
-            reused: Arc::clone(&reused),
-            named: AtomicU64::default(),
+        let options = Options {
+            segment_bytes: segment_mib << 20,
+            backend: self.backend,
+            recycle: self.recycle,
+            ..Options::default()
         };
-        let options = Options { segment_bytes: segment_mib << 20, backend: self.backend, ..Options::default() };
-        let (wal, _) = Wal::open_on(Arc::new(storage), options)?;
+        let (wal, _) = Wal::open(dir, options)?;
         let log: Arc<dyn Log> = Arc::new(wal.clone());
         let load = Load { who: Writers::Threads, writers, size, span, seed };
         let (next, done) = (Arc::default(), AtomicBool::new(false));
@@ -229,16 +128,15 @@ impl Row {
                 }
                 rustix::fs::sync();
                 let (before, cpu, stats) = (Counters::read(dir)?, processor_time()?, wal.stats());
-                let again = reused.load(Ordering::Relaxed);
                 let measured = measure::run(&log, &next, load)?;
                 // What was made dirty meanwhile is this load's, whenever it is written.
                 rustix::fs::sync();
                 self.device += Counters::read(dir)?.device - before.device;
                 self.cpu += processor_time()?.saturating_sub(cpu);
-                let bytes = wal.stats().appended_bytes - stats.appended_bytes;
-                self.appended += bytes;
-                self.rolls += bytes / (segment_mib << 20);
-                self.reused += reused.load(Ordering::Relaxed) - again;
+                let after = wal.stats();
+                self.appended += after.appended_bytes - stats.appended_bytes;
+                self.prepared += after.prepared_bytes - stats.prepared_bytes;
+                self.rolls += (after.next_lsn - stats.next_lsn) / (segment_mib << 20);
                 anyhow::Ok(measured)
             })();
             done.store(true, Ordering::Relaxed);
@@ -267,16 +165,20 @@ impl Row {
         self.device as f64 / self.appended as f64
     }
 
+    fn prepared_per_byte(&self) -> f64 {
+        self.prepared as f64 / self.appended as f64
+    }
+
     fn cpu_per_gib(&self) -> f64 {
         self.cpu.as_secs_f64() / (self.appended as f64 / (1 << 30) as f64)
     }
 
     pub(crate) fn json(&self) -> Value {
         json!({
-            "backend": format!("{:?}", self.backend), "spares": self.spares.name(), "writers": self.load.writers,
+            "backend": format!("{:?}", self.backend), "recycle": self.recycle, "writers": self.load.writers,
             "payload_bytes": self.load.size, "segment_mib": self.load.segment_mib, "acks_per_second": self.rate(),
             "acks_per_second_each": self.rates, "p50_us": self.percentile(0.5), "p99_us": self.percentile(0.99),
-            "worst_us": self.percentile(1.0), "rolls": self.rolls, "reused": self.reused,
+            "worst_us": self.percentile(1.0), "rolls": self.rolls, "prepared_bytes_per_byte": self.prepared_per_byte(),
             "device_bytes_per_byte": self.device_per_byte(), "cpu_seconds_per_gib": self.cpu_per_gib(),
         })
     }
@@ -309,7 +211,7 @@ pub(crate) fn prepare(place: &Path) -> Result<Vec<Prepared>> {
     let dir = tempfile::tempdir_in(place)?;
     let directory = Directory::new(dir.path(), Backend::Mmap);
     let zero = || Ok(drop(directory.create("zeroed", PREPARED_MIB << 20)?));
-    let read = || read_back(&dir.path().join("zeroed"), PAGE, Advice::Random);
+    let read = || read_back(&dir.path().join("zeroed"));
     let ways: [(&str, &dyn Fn() -> io::Result<()>); 2] =
         [("filled with zeros", &zero), ("read back in single pages", &read)];
     let mut all = Vec::new();
@@ -352,9 +254,9 @@ pub(crate) fn markdown(prepared: &[Prepared], rows: &[Row]) -> String {
         let _ = writeln!(text, "| {how} | {took:.0} | {cpu:.0} | {:.1} |", *device as f64 / (1 << 20) as f64);
     }
     text.push_str(
-        "\nReleased segments used again, beside spares filled with zeros. Device: bytes it wrote for each byte of the log.\n\n\
-         | writers, payload, segment | backend | spares | acks/s | lowest to highest | p50 µs | p99 µs | worst ms | device | CPU s a GiB | rolls, reused |\n\
-         |---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+        "\nDevice: bytes that it wrote for each byte of the log; prepared: of these, zeros and headers, by the log's count.\n\n\
+         | writers, payload, segment | backend | spares | acks/s | lowest to highest | p50 µs | p99 µs | worst ms | device | prepared | CPU s a GiB | rolls |\n\
+         |---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for row in rows {
         let Loads { writers, size, segment_mib } = row.load;
@@ -362,17 +264,17 @@ pub(crate) fn markdown(prepared: &[Prepared], rows: &[Row]) -> String {
             row.rates.iter().fold((f64::MAX, 0.0_f64), |(low, high), &rate| (low.min(rate), high.max(rate)));
         let _ = writeln!(
             text,
-            "| {writers}, {size} B, {segment_mib} MiB | {:?} | {} | {:.0} | {low:.0} to {high:.0} | {:.0} | {:.0} | {:.1} | {:.2} | {:.2} | {}, {} |",
+            "| {writers}, {size} B, {segment_mib} MiB | {:?} | {} | {:.0} | {low:.0} to {high:.0} | {:.0} | {:.0} | {:.1} | {:.2} | {:.2} | {:.2} | {} |",
             row.backend,
-            row.spares.name(),
+            if row.recycle { "recycled" } else { "zeroed" },
             row.rate(),
             row.percentile(0.5),
             row.percentile(0.99),
             row.percentile(1.0) / 1e3,
             row.device_per_byte(),
+            row.prepared_per_byte(),
             row.cpu_per_gib(),
             row.rolls,
-            row.reused,
         );
     }
     text

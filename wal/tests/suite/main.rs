@@ -16,6 +16,7 @@ mod kill;
 mod kill_points;
 mod mounted;
 mod oracle;
+mod recycle;
 mod repair;
 mod space;
 mod thin;
