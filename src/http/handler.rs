@@ -9,12 +9,14 @@ use http::{HeaderMap, Response, StatusCode, Uri};
 
 use super::access::Visitor;
 use super::route::Door;
-use super::{body, headers, openapi, reply, wire};
+use super::{body, headers, interactive, jobs, openapi, reply, wire};
 use crate::model::commit::KeyNote;
 use crate::model::ids::TxnId;
 use crate::model::problem::{Code, Problem};
+use crate::model::request::Opening;
 use crate::model::state::TxnState;
-use crate::txn::{Find, ListFilter, Page};
+use crate::model::view::Answer;
+use crate::txn::{Accepted, Find, ListFilter, Page};
 
 type Reply = Response<Body>;
 const DEFAULT_LIMIT: usize = 100;
@@ -29,11 +31,12 @@ fn or_problem(result: Result<Reply, Problem>) -> Reply {
     post, path = "/v1/transactions", operation_id = "submitTransaction", tag = "transactions",
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters. The same key with the same request answers the same outcome and runs nothing twice; an aborted transaction does not consume its key."),
-        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once, with `Location`."),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once, with `Location`; 200 where the key had been used. Chunks of batch jobs are answered when they have ended all the same."),
     ),
     request_body(content = openapi::TransactionRequest, content_type = "application/json"),
     responses(
         (status = 200, description = "It happened: `committed`, `committing` or `needs_intervention` (decided, irrevocable; `pending` names the stores that lack it).", body = crate::model::view::View, headers(("Idempotency-Replayed" = String, description = "`true` where the key had been used: this is the recorded outcome."))),
+        (status = 201, description = "`interactive`: it is open, at `Location`; `results` of the operations that it brought. `job`: the batch job is open.", body = crate::model::view::View, headers(("Location" = String))),
         (status = 202, description = "`in_doubt` (not known yet: ask at `Location`), or accepted for `Prefer: respond-async`.", body = crate::model::view::View, headers(("Location" = String), ("Retry-After" = u32))),
     ),
 )]
@@ -54,14 +57,27 @@ async fn submit_inner(door: &Door, uri: &Uri, head: &HeaderMap, body: &mut Body)
     headers::must_be_json(head)?;
     let key = headers::idempotency_key(head)?;
     let bytes = body::read(body, head, door.max_body_bytes).await?;
-    let json = wire::parse(&bytes)?;
+    let mut json = wire::parse(&bytes)?;
     drop(bytes);
+    if wire::opens_job(&json) {
+        return jobs::open(door, &visitor, key, json).await;
+    }
+    if let Some(reply) = jobs::chunk(door, &visitor, key, &mut json).await? {
+        return Ok(reply);
+    }
     let note = key.map(|key| KeyNote { key: key_of(&visitor, key), digest: wire::digest(&json, &visitor.name) });
-    let request = wire::request(json, &|store| door.api.store_kind(store))?;
+    let request = match wire::request(json, &|store| door.api.store_kind(store))? {
+        wire::Asked::OneShot(request) => request,
+        wire::Asked::Interactive(request, lease) => {
+            let opening = Opening { request, lease, principal: visitor.name };
+            return interactive::open(door, opening, note).await;
+        }
+    };
     if headers::prefers_async(head) {
-        let id = door.api.submit_async(request, note).await?;
-        let view = door.api.find(&Find::Id(id)).await.ok();
-        return Ok(reply::accepted(id, view.as_ref()));
+        return Ok(match door.api.submit_async(request, note).await? {
+            Accepted::Running(id) => reply::accepted(id, door.api.find(&Find::Id(id)).await.ok().as_ref()),
+            Accepted::Replayed(view) => reply::answer(&Answer::Replayed(view)),
+        });
     }
     Ok(reply::answer(&door.api.submit(request, note).await))
 }
@@ -152,15 +168,20 @@ async fn show_inner(
 ) -> Result<Reply, Problem> {
     door.access.visitor(head)?;
     headers::query(uri, &[])?;
-    let id = id.map(|Path(id)| id).unwrap_or_default();
-    let fault = || Problem::new(Code::InvalidRequest, "a transaction is asked for by its UUID or as name:THE-NAME");
-    let what = match id.strip_prefix("name:") {
-        Some(name) if wire::is_name(name) => Find::Name(name.to_owned()),
-        Some(_) => return Err(fault()),
-        None => Find::Id(id.parse().map_err(|_| fault())?),
-    };
+    let what = which(id)?;
     let asked = if let Find::Id(id) = &what { Some(*id) } else { None };
     Ok(look_up(door, &what, asked).await)
+}
+
+/// Which transaction a path means.
+pub(super) fn which(id: Result<Path<String>, PathRejection>) -> Result<Find, Problem> {
+    let id = id.map(|Path(id)| id).unwrap_or_default();
+    let fault = || Problem::new(Code::InvalidRequest, "a transaction is asked for by its UUID or as name:THE-NAME");
+    match id.strip_prefix("name:") {
+        Some(name) if wire::is_name(name) => Ok(Find::Name(name.to_owned())),
+        Some(_) => Err(fault()),
+        None => Ok(Find::Id(id.parse().map_err(|_| fault())?)),
+    }
 }
 
 async fn look_up(door: &Door, what: &Find, asked: Option<TxnId>) -> Reply {

@@ -3,6 +3,7 @@
 //! ```text
 //!   server (accept, time limits, drain) → route (gate, metrics, panics) → handler
 //!       → headers, body, wire (JSON → TxnRequest, checked once) → Api → reply (status, problem, retry advice)
+//!   jobs           batch jobs and their chunks
 //!   locks, graph   leases, the lock table, and who waits for whom as a picture
 //! ```
 
@@ -13,6 +14,8 @@ mod gate;
 mod graph;
 mod handler;
 mod headers;
+mod interactive;
+mod jobs;
 mod locks;
 mod openapi;
 pub mod porch;
@@ -26,6 +29,7 @@ mod tests;
 
 pub use access::{Access, Visitor, operator_token_path};
 pub use api::{Api, RepairMode};
+pub use interactive::Conversing;
 pub use locks::Locks;
 pub use route::Door;
 pub use server::{Limits, Listener, SocketFile, run};

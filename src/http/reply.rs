@@ -46,7 +46,8 @@ pub(super) fn answer(answer: &Answer) -> Response<Body> {
 
 fn view(view: &View) -> Response<Body> {
     match view.state {
-        TxnState::InDoubt => {
+        // A job that is still being undone is not what was asked for yet.
+        TxnState::InDoubt | TxnState::Compensating => {
             let mut response = json(StatusCode::ACCEPTED, view);
             locate(&mut response, &view.id);
             retry_after(&mut response, IN_DOUBT_RETRY_SECONDS);
@@ -158,6 +159,9 @@ fn members(problem: &Problem) -> Map<String, Value> {
     if !problem.retried_for.is_empty() {
         put("attempts", (problem.retried_for.len() + 1).into());
         put("retried_for", problem.retried_for.clone().into());
+    }
+    if let Some(cause) = &problem.cause {
+        put("cause", Value::clone(cause));
     }
     if !problem.cycle.is_empty() {
         put("cycle", serde_json::json!(problem.cycle));

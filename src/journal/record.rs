@@ -8,14 +8,19 @@
 //!     3  Decision    yes                    the log itself decides
 //!     4  Learnt      no                     a store decided, or nobody was asked: this is how
 //!     5  Done        no                     every store has it; nothing more can happen
+//!     7  Prepared    yes                    everybody who can has promised, and the verdict is awaited over restarts
+//!     8  Began       no                     an interactive transaction is open: should nothing follow, it is fenced
 //!     6  Checkpoint  no                     stands for the Opened before it, so that old segments may go
+//!    10  Job         yes (copies: no)       a batch job: opened, rolled back, ended, or all of it so far (see `job`)
 //! ```
 
 use prost::Message;
 
+use super::job::ChunkRecord;
 use crate::lock::{Claim, LockKey, Mode};
 use crate::model::commit::{Decider, Gid, KeyNote, RedoWrite};
 use crate::model::ids::{Attempt, Run, StoreName, TxnId};
+use crate::model::job::ChunkNote;
 use crate::model::state::Outcome;
 
 /// The log's type bytes.
@@ -32,6 +37,12 @@ pub mod kind {
     pub const DONE: u8 = 5;
     /// [`super::OpenedRecord`]
     pub const CHECKPOINT: u8 = 6;
+    /// [`super::PreparedRecord`]
+    pub const PREPARED: u8 = 7;
+    /// [`super::BeganRecord`]
+    pub const BEGAN: u8 = 8;
+    /// [`super::super::job::JobRecord`]
+    pub const JOB: u8 = 10;
 
     /// The name of a type byte, for people.
     #[must_use]
@@ -43,6 +54,9 @@ pub mod kind {
             LEARNT => "learnt",
             DONE => "done",
             CHECKPOINT => "checkpoint",
+            PREPARED => "prepared",
+            BEGAN => "began",
+            JOB => "job",
             _ => "unknown",
         }
     }
@@ -114,6 +128,32 @@ pub struct IntentRecord {
     /// The durable Lsn that its markers carry: nothing older than this may be swept while it lives.
     #[prost(uint64, tag = "11")]
     pub durable: u64,
+    /// Of which job it is a chunk.
+    #[prost(message, optional, tag = "20")]
+    pub chunk: Option<ChunkRecord>,
+}
+
+/// An interactive transaction is open.
+#[derive(Clone, PartialEq, Message)]
+pub struct BeganRecord {
+    /// Which run.
+    #[prost(message, required, tag = "1")]
+    pub run: RunRecord,
+    /// As given.
+    #[prost(string, optional, tag = "2")]
+    pub name: Option<String>,
+    /// The idempotency key.
+    #[prost(message, optional, tag = "3")]
+    pub key: Option<KeyRecord>,
+    /// Microseconds since 1970.
+    #[prost(int64, tag = "4")]
+    pub began_us: i64,
+    /// The durable Lsn that its markers carry.
+    #[prost(uint64, tag = "5")]
+    pub durable: u64,
+    /// Who opened it.
+    #[prost(string, tag = "6")]
+    pub principal: String,
 }
 
 /// One absolute write.
@@ -208,6 +248,9 @@ pub struct DoneRecord {
     /// Why it aborted: the problem's code and its sentence.
     #[prost(string, repeated, tag = "12")]
     pub cause: Vec<String>,
+    /// Of which job it was a chunk.
+    #[prost(message, optional, tag = "20")]
+    pub chunk: Option<ChunkRecord>,
 }
 
 impl From<Run> for RunRecord {
@@ -306,6 +349,8 @@ pub struct Intent {
     pub reason: String,
     /// The durable Lsn that its markers carry.
     pub durable: crate::model::ids::Lsn,
+    /// Of which job it is a chunk, and what would undo it.
+    pub chunk: Option<ChunkNote>,
 }
 
 impl Intent {
@@ -322,7 +367,11 @@ impl Intent {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let record = IntentRecord {
+        self.to_record().encode_to_vec()
+    }
+
+    pub(super) fn to_record(&self) -> IntentRecord {
+        IntentRecord {
             run: self.run.into(),
             name: self.name.clone(),
             decider: self.decider.to_string(),
@@ -334,12 +383,15 @@ impl Intent {
             began_us: self.began_us,
             reason: self.reason.clone(),
             durable: self.durable.as_u64(),
-        };
-        record.encode_to_vec()
+            chunk: self.chunk.as_ref().map(Into::into),
+        }
     }
 
     pub(super) fn decode(payload: &[u8]) -> Result<Self, Unreadable> {
-        let record: IntentRecord = decode(payload)?;
+        Self::from_record(decode(payload)?)
+    }
+
+    pub(super) fn from_record(record: IntentRecord) -> Result<Self, Unreadable> {
         let gids = record.gids.iter().map(|gid| gid.parse().map_err(|_| Unreadable(format!("a gid `{gid}`"))));
         let gids: Vec<Gid> = gids.collect::<Result<_, _>>()?;
         if gids.len() != record.preparers.len() {
@@ -356,7 +408,69 @@ impl Intent {
             began_us: record.began_us,
             reason: record.reason,
             durable: crate::model::ids::Lsn::from_u64(record.durable),
+            chunk: record.chunk.map(TryInto::try_into).transpose()?,
         })
+    }
+}
+
+/// An interactive transaction is open: after a crash nobody can go on with it, but it may have decided by itself.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Began {
+    /// Which run.
+    pub run: Run,
+    /// As given.
+    pub name: Option<String>,
+    /// The idempotency key.
+    pub key: Option<KeyNote>,
+    /// Microseconds since 1970.
+    pub began_us: i64,
+    /// The durable Lsn that its markers carry.
+    pub durable: crate::model::ids::Lsn,
+    /// Who opened it.
+    pub principal: String,
+}
+
+impl Began {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let record = BeganRecord {
+            run: self.run.into(),
+            name: self.name.clone(),
+            key: self.key.as_ref().map(Into::into),
+            began_us: self.began_us,
+            durable: self.durable.as_u64(),
+            principal: self.principal.clone(),
+        };
+        record.encode_to_vec()
+    }
+
+    pub(super) fn decode(payload: &[u8]) -> Result<Self, Unreadable> {
+        let record: BeganRecord = decode(payload)?;
+        Ok(Self {
+            run: (&record.run).try_into()?,
+            name: record.name,
+            key: record.key.map(TryInto::try_into).transpose()?,
+            began_us: record.began_us,
+            durable: crate::model::ids::Lsn::from_u64(record.durable),
+            principal: record.principal,
+        })
+    }
+
+    /// What it owes as far as the log knows: nothing. Had it asked anybody to follow, its Intent would be here.
+    #[must_use]
+    pub fn intent(&self) -> Intent {
+        Intent {
+            run: self.run,
+            name: self.name.clone(),
+            decider: Decider::Wal,
+            preparers: Vec::new(),
+            redo: Vec::new(),
+            claims: Vec::new(),
+            key: self.key.clone(),
+            began_us: self.began_us,
+            reason: "it was open when the sidecar stopped".to_owned(),
+            durable: self.durable,
+            chunk: None,
+        }
     }
 }
 
@@ -385,6 +499,8 @@ pub struct Ended {
     pub key: Option<(KeyNote, Option<String>)>,
     /// Why it aborted: the problem's code and its sentence.
     pub cause: Option<(String, String)>,
+    /// Of which job it was a chunk, and what would undo it.
+    pub chunk: Option<ChunkNote>,
 }
 
 impl Ended {
@@ -403,6 +519,7 @@ impl Ended {
             key: self.key.as_ref().map(|(note, _)| note.into()),
             answer: self.key.as_ref().and_then(|(_, answer)| answer.clone()),
             cause: self.cause.as_ref().map(|(code, text)| vec![code.clone(), text.clone()]).unwrap_or_default(),
+            chunk: self.chunk.as_ref().map(Into::into),
         };
         record.encode_to_vec()
     }
@@ -424,6 +541,7 @@ impl Ended {
             reason: record.reason,
             key: record.key.map(|key| Ok::<_, Unreadable>((key.try_into()?, answer))).transpose()?,
             cause: cause.next().zip(cause.next()),
+            chunk: record.chunk.map(TryInto::try_into).transpose()?,
         })
     }
 }

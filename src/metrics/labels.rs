@@ -154,6 +154,42 @@ labels! {
 }
 
 labels! {
+    /// What became of a chunk of a batch job that was sent.
+    ChunkOutcome {
+        /// It is done.
+        Done = "done",
+        /// It was done before: its recorded answer was given.
+        Replayed = "replayed",
+        /// It was aborted.
+        Refused = "refused",
+        /// Its compensation is done.
+        Undone = "undone",
+        /// Its compensation was aborted, and is tried again.
+        UndoRefused = "undo_refused",
+    }
+}
+
+labels! {
+    /// What was left over, and is gone now.
+    Reaped {
+        /// A lease whose time was over.
+        Lease = "lease",
+        /// An interactive transaction whose client went away.
+        Interactive = "interactive",
+        /// A prepared transaction that nobody decided in time.
+        PreparedExpired = "prepared_expired",
+        /// A prepared transaction in a store that our log did not know.
+        PreparedOrphan = "prepared_orphan",
+        /// A session of a dead life of ours in a store.
+        Session = "session",
+        /// A marker or participant row without a key.
+        Marker = "marker",
+        /// An idempotency key, in a store's marker or in the log.
+        Key = "key",
+    }
+}
+
+labels! {
     /// Where the waits of a deadlock are.
     DeadlockSource {
         /// In our own lock table.
@@ -176,6 +212,14 @@ labels! {
         List = "GET /v1/transactions",
         /// Look one up.
         Show = "GET /v1/transactions/{id}",
+        /// Run more operations of an open one.
+        Operate = "POST /v1/transactions/{id}/operations",
+        /// Make one outlive a crash.
+        Prepare = "POST /v1/transactions/{id}/prepare",
+        /// The verdict.
+        Commit = "POST /v1/transactions/{id}/commit",
+        /// The other verdict.
+        Rollback = "POST /v1/transactions/{id}/rollback",
         /// Look up a key's outcome.
         Key = "GET /v1/idempotency/{key}",
         /// Take a lease.
@@ -206,8 +250,14 @@ impl Route {
         let mut statuses = match self {
             Self::Submit => {
                 let mut all: Vec<u16> = Code::ALL.iter().map(|code| code.status()).collect();
+                all.extend([200, 201, 202]);
+                all.retain(|status| *status != 405);
+                all
+            }
+            Self::Operate | Self::Prepare | Self::Commit | Self::Rollback => {
+                let mut all: Vec<u16> = Code::ALL.iter().map(|code| code.status()).collect();
                 all.extend([200, 202]);
-                all.retain(|status| ![404, 405].contains(status));
+                all.retain(|status| *status != 405);
                 all
             }
             Self::List => vec![200, 400, 401, 429, 500, 503],

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum TxnState {
     /// Working: nothing is decided and nothing outlives a crash.
     Active,
+    /// Everybody who can has promised; it outlives a crash and waits for its verdict.
+    Prepared,
     /// The decider was asked (or a crash came) and its answer is not known yet.
     InDoubt,
     /// Decided to commit, irrevocable; some store has not finished yet.
@@ -20,11 +22,17 @@ pub enum TxnState {
     Aborted,
     /// Decided to commit, and a store refuses its part for good: an operator is needed.
     NeedsIntervention,
+    /// A batch job whose chunks are being undone, the last one first.
+    Compensating,
+    /// Every chunk of the job is undone.
+    Compensated,
 }
 
 /// What can happen to a transaction.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Event {
+    /// Every promise is durable, and so is ours to wait for the verdict.
+    Promised,
     /// The decider was asked and no answer came, or recovery found an intent without a verdict.
     VerdictLost,
     /// It is decided: commit.
@@ -37,6 +45,8 @@ pub enum Event {
     Refused,
     /// An operator asked to try the refused part again.
     Retried,
+    /// A batch job is to be undone: it takes no more chunks.
+    RolledBack,
 }
 
 /// The event has no place in this state: a defect, never a thing to ignore.
@@ -51,14 +61,17 @@ pub struct WrongEvent {
 
 impl TxnState {
     /// Every state, in the order of a life.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Active,
+        Self::Prepared,
         Self::InDoubt,
         Self::Committing,
         Self::Committed,
         Self::Aborting,
         Self::Aborted,
         Self::NeedsIntervention,
+        Self::Compensating,
+        Self::Compensated,
     ];
 
     /// The state after `event`.
@@ -68,14 +81,19 @@ impl TxnState {
     pub fn next(self, event: Event) -> Result<Self, WrongEvent> {
         use Event as E;
         Ok(match (self, event) {
-            (Self::Active | Self::InDoubt, E::VerdictLost) => Self::InDoubt,
+            (Self::Active | Self::Prepared, E::Promised) => Self::Prepared,
+            (Self::Active | Self::Prepared | Self::InDoubt, E::VerdictLost) => Self::InDoubt,
             // A verdict may be learnt twice (from the store and again by a fence): the same one changes nothing.
-            (Self::Active | Self::InDoubt | Self::Committing, E::DecidedCommit) => Self::Committing,
-            (Self::Active | Self::InDoubt | Self::Aborting, E::DecidedAbort) => Self::Aborting,
+            (Self::Active | Self::Prepared | Self::InDoubt | Self::Committing, E::DecidedCommit) => Self::Committing,
+            (Self::Active | Self::Prepared | Self::InDoubt | Self::Aborting, E::DecidedAbort) => Self::Aborting,
             (Self::Committing, E::Finished) => Self::Committed,
             (Self::Aborting, E::Finished) => Self::Aborted,
             (Self::Committing | Self::NeedsIntervention, E::Refused) => Self::NeedsIntervention,
             (Self::NeedsIntervention, E::Retried) => Self::Committing,
+            (Self::Active, E::RolledBack) => Self::Compensating,
+            (Self::Compensating, E::Finished) => Self::Compensated,
+            // A compensation that a store refuses for good: the job is given up, and what is not undone stays.
+            (Self::Compensating, E::DecidedAbort) => Self::Aborting,
             (state, event) => return Err(WrongEvent { state, event }),
         })
     }
@@ -83,7 +101,7 @@ impl TxnState {
     /// Whether nothing more can happen to it.
     #[must_use]
     pub fn has_ended(self) -> bool {
-        matches!(self, Self::Committed | Self::Aborted)
+        matches!(self, Self::Committed | Self::Aborted | Self::Compensated)
     }
 
     /// The word clients read.
@@ -91,12 +109,15 @@ impl TxnState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
+            Self::Prepared => "prepared",
             Self::InDoubt => "in_doubt",
             Self::Committing => "committing",
             Self::Committed => "committed",
             Self::Aborting => "aborting",
             Self::Aborted => "aborted",
             Self::NeedsIntervention => "needs_intervention",
+            Self::Compensating => "compensating",
+            Self::Compensated => "compensated",
         }
     }
 }
@@ -135,13 +156,15 @@ impl Outcome {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 6] = [
+    const EVENTS: [Event; 8] = [
+        Event::Promised,
         Event::VerdictLost,
         Event::DecidedCommit,
         Event::DecidedAbort,
         Event::Finished,
         Event::Refused,
         Event::Retried,
+        Event::RolledBack,
     ];
 
     /// Every state reachable from `from`, by brute force.
@@ -178,6 +201,15 @@ mod tests {
             }
         }
         assert_eq!(reachable(TxnState::Active).len(), TxnState::ALL.len(), "a state that no life reaches");
+    }
+
+    #[test]
+    fn what_is_decided_is_not_compensated_and_what_is_compensated_not_committed() {
+        for state in TxnState::ALL.into_iter().filter(|state| *state != TxnState::Active) {
+            assert!(state.next(Event::RolledBack).is_err(), "{state:?}");
+        }
+        let after = reachable(TxnState::Compensating);
+        assert!(!after.contains(&TxnState::Committed) && !after.contains(&TxnState::Active), "{after:?}");
     }
 
     #[test]

@@ -3,21 +3,25 @@
 mod kept;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::job::OfJob;
 use crate::clock;
+use crate::journal::record::Began;
 use crate::lock::{Deadlock, Standing};
 use crate::model::commit::{Decider, KeyNote};
 use crate::model::ids::{Attempt, Lsn, Run, StoreName, TxnId};
 use crate::model::powers::Role;
 use crate::model::problem::Problem;
+use crate::model::request::OnExpiry;
 use crate::model::state::{Event, TxnState};
-use crate::model::view::{ParticipantView, PlanView, Step, View};
+use crate::model::view::{ParticipantView, PlanView, PreparedView, Step, View};
 use crate::plan::Plan;
 
 pub(super) use self::kept::{from_ended, from_marker};
@@ -37,6 +41,10 @@ pub(super) struct Entry {
     began: Instant,
     /// What the log had durable when it began: markers of its runs carry this, so none older may be swept.
     pub(super) durable: Lsn,
+    /// What it has to do with a batch job.
+    of_job: OnceLock<OfJob>,
+    /// The oldest place in the log that its recovery would need.
+    pin: AtomicU64,
     live: Mutex<Live>,
     changed: watch::Sender<TxnState>,
     /// True once it is written down, its locks are gone and the registry has it among the ended.
@@ -58,9 +66,21 @@ struct Live {
     cause: Option<Problem>,
     ended_us: Option<i64>,
     took_ms: Option<f64>,
+    /// Of an interactive one: microseconds since 1970.
+    lease_expires_us: Option<i64>,
+    /// Of one that waits for its verdict.
+    promise: Option<Promise>,
     /// Operations done in this run.
     work: u32,
     recall: Recall,
+}
+
+/// How long a prepared transaction waits, and what then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Promise {
+    /// Microseconds since 1970.
+    pub(super) expires_us: i64,
+    pub(super) on_expiry: OnExpiry,
 }
 
 /// Whether a run can still give way in a deadlock.
@@ -109,17 +129,46 @@ impl Entry {
             cause: None,
             ended_us: None,
             took_ms: None,
+            lease_expires_us: None,
+            promise: None,
             work: 0,
             recall: Recall::Possible,
         };
         let (changed, _) = watch::channel(TxnState::Active);
         let (settled, _) = watch::channel(false);
-        let (began, live) = (Instant::now(), Mutex::new(live));
-        Self { id, name, key, priority: 0, began_us, began, durable, live, changed, settled }
+        let (began, live, pin) = (Instant::now(), Mutex::new(live), AtomicU64::new(durable.as_u64()));
+        let of_job = OnceLock::new();
+        Self { id, name, key, priority: 0, began_us, began, durable, of_job, pin, live, changed, settled }
+    }
+
+    /// The oldest place in the log that its recovery would need.
+    pub(super) fn pin(&self) -> Lsn {
+        Lsn::from_u64(self.pin.load(Ordering::Acquire))
+    }
+
+    /// Everything that its recovery needs stands at `place` (again).
+    pub(super) fn pinned_at(&self, place: Lsn) {
+        self.pin.store(place.as_u64(), Ordering::Release);
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is a batch job, or a part of one: said once, as soon as it is there.
+    pub(super) fn belongs(&self, of_job: OfJob) {
+        if self.of_job.set(of_job).is_err() {
+            tracing::error!(transaction = %self.id, "a defect: it belongs to a job already");
+        }
+    }
+
+    pub(super) fn of_job(&self) -> Option<&OfJob> {
+        self.of_job.get()
+    }
+
+    /// The results of its present run.
+    pub(super) fn results(&self) -> Option<Arc<Results>> {
+        self.live().results.clone()
     }
 
     pub(super) fn state(&self) -> TxnState {
@@ -217,6 +266,40 @@ impl Entry {
         }
         live.recall = Recall::TooLate;
         Ok(())
+    }
+
+    /// What the log is told when an interactive one is opened.
+    pub(super) fn began_record(&self, principal: &str) -> Began {
+        Began {
+            run: self.run(),
+            name: self.name.clone(),
+            key: self.key.clone(),
+            began_us: self.began_us,
+            durable: self.durable,
+            principal: principal.to_owned(),
+        }
+    }
+
+    /// Nobody having called until then, it is aborted.
+    pub(super) fn leased_until(&self, lease_expires_us: i64) {
+        self.live().lease_expires_us = Some(lease_expires_us);
+    }
+
+    /// It waits for its verdict.
+    pub(super) fn promised(&self, promise: Promise) {
+        let mut live = self.live();
+        live.promise = Some(promise);
+        live.recall = Recall::TooLate;
+        drop(live);
+        self.take(Event::Promised);
+    }
+
+    /// What the deciding store's operations brought when they were run again.
+    pub(super) fn worked_again(&self, again: Results) {
+        let mut live = self.live();
+        let mut results = live.results.as_deref().cloned().unwrap_or_default();
+        results.extend(again);
+        live.results = Some(Arc::new(results));
     }
 
     pub(super) fn step(&self, step: &'static str, detail: Option<String>) {
@@ -327,6 +410,11 @@ impl Entry {
         live.took_ms = Some(self.began.elapsed().as_secs_f64() * 1000.0);
     }
 
+    /// Microseconds since 1970; `None` while it is open.
+    pub(super) fn ended_us(&self) -> Option<i64> {
+        self.live().ended_us
+    }
+
     /// A rough count of the bytes that its results hold.
     pub(super) fn weight(&self) -> usize {
         self.live().results.as_ref().map_or(0, |results| results.values().map(weight).sum())
@@ -339,18 +427,22 @@ impl Entry {
     pub(super) fn view(&self) -> View {
         let state = self.state();
         let live = self.live();
-        let read_only = live.plan.as_ref().is_some_and(|plan| plan.decider.is_none());
         let part = |(store, role): &(StoreName, Role)| ParticipantView {
             store: store.to_string(),
             role: role_word(*role),
             pending: live.pending.contains_key(store),
             last_error: live.pending.get(store).cloned().flatten(),
         };
+        let guarantee = match self.job() {
+            Some(_) => Some("chunks"),
+            None => live.plan.as_ref().map(|plan| guarantee(plan, state)),
+        };
+        let note = self.chunk_note();
         View {
             id: self.id.to_string(),
             name: self.name.clone(),
             state,
-            guarantee: live.plan.as_ref().map(|_| if read_only { "read_only" } else { "atomic" }),
+            guarantee,
             plan: live.plan.clone(),
             results: live
                 .results
@@ -363,9 +455,15 @@ impl Entry {
             took_ms: live.took_ms,
             started_at: clock::rfc3339(self.began_us),
             ended_at: live.ended_us.map(clock::rfc3339),
+            lease_expires_at: live.lease_expires_us.map(clock::rfc3339).filter(|_| state == TxnState::Active),
+            prepared: live.promise.filter(|_| state == TxnState::Prepared).map(Promise::view),
             participants: live.parts.iter().map(part).collect(),
             timeline: live.timeline.clone(),
             cause: live.cause.as_ref().map(cause_view),
+            job: self.job().map(|job| job.view()),
+            parent: note.as_ref().map(|note| note.parent.clone()),
+            chunk: note.as_ref().filter(|note| !note.undoes).map(|note| note.number),
+            undoes: note.filter(|note| note.undoes).map(|note| note.number),
         }
     }
 }
@@ -384,6 +482,25 @@ impl Live {
     }
 }
 
+impl Promise {
+    fn view(self) -> PreparedView {
+        PreparedView {
+            expires_at: clock::rfc3339(self.expires_us),
+            on_expiry: self.on_expiry.as_str(),
+            expired: self.expires_us <= clock::now_us(),
+        }
+    }
+}
+
+fn guarantee(plan: &PlanView, state: TxnState) -> &'static str {
+    match (plan.decider.as_deref(), state) {
+        (None, _) => "read_only",
+        (Some("wal"), TxnState::Prepared) => "prepared",
+        (Some(_), TxnState::Prepared) => "prepared_unless_refused",
+        (Some(_), _) => "atomic",
+    }
+}
+
 /// Lets the results of redo writes say whether they are applied: the stores cannot, who answered before the decision.
 fn say_applied(mut results: Results, applied: impl Fn(&str) -> bool) -> Results {
     for (operation, result) in &mut results {
@@ -394,7 +511,7 @@ fn say_applied(mut results: Results, applied: impl Fn(&str) -> bool) -> Results 
     results
 }
 
-fn cause_view(problem: &Problem) -> Value {
+pub(super) fn cause_view(problem: &Problem) -> Value {
     let mut cause = serde_json::json!({"code": problem.code.as_str(), "detail": problem.detail});
     for (member, value) in [
         ("operation", problem.operation.clone()),
@@ -418,6 +535,7 @@ fn role_word(role: Role) -> &'static str {
         Role::Decider => "decider",
         Role::Preparer => "preparer",
         Role::Redoer => "redoer",
+        Role::Undecided => "undecided",
     }
 }
 
@@ -432,7 +550,7 @@ fn plan_view(plan: &Plan) -> PlanView {
     }
 }
 
-fn weight(value: &Value) -> usize {
+pub(super) fn weight(value: &Value) -> usize {
     16 + match value {
         Value::String(text) => text.len(),
         Value::Array(items) => items.iter().map(weight).sum(),

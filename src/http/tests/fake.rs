@@ -8,14 +8,16 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::http::{Api, Locks};
+use crate::http::{Api, Conversing, Locks};
 use crate::model::commit::KeyNote;
-use crate::model::ids::TxnId;
+use crate::model::job::{ChunkWish, JobVerdict, JobWish};
 use crate::model::problem::{Code, Problem};
-use crate::model::request::TxnRequest;
-use crate::model::state::TxnState;
+use crate::model::request::{Opening, Operation, PrepareWish, TxnRequest, WaitFor};
+use crate::model::state::{Outcome, TxnState};
 use crate::model::view::{Answer, View};
-use crate::txn::{DeadlockView, Find, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, Page, WaitForView};
+use crate::txn::{
+    Accepted, DeadlockView, Find, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, Opened, Page, WaitForView,
+};
 
 /// The id of every transaction here.
 pub(super) const ID: &str = "0199b000-0000-7000-8000-000000000001";
@@ -99,9 +101,15 @@ pub(super) fn view(state: TxnState) -> Box<View> {
         took_ms: Some(1.5),
         started_at: "2026-11-21T00:00:00Z".to_owned(),
         ended_at: None,
+        lease_expires_at: None,
+        prepared: None,
         participants: Vec::new(),
         timeline: Vec::new(),
         cause: None,
+        job: None,
+        parent: None,
+        chunk: None,
+        undoes: None,
     })
 }
 
@@ -116,9 +124,32 @@ impl Api for Fake {
         self.answer.lock().unwrap().take().unwrap_or_else(|| Answer::View(view(TxnState::Committed)))
     }
 
-    async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<TxnId, Problem> {
+    async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<Accepted, Problem> {
         *self.last.lock().unwrap() = Some((request, key));
-        Ok(ID.parse().unwrap())
+        Ok(Accepted::Running(ID.parse().unwrap()))
+    }
+
+    async fn open_job(&self, wish: JobWish) -> Result<(Box<View>, bool), Problem> {
+        let is_new = self.submissions.fetch_add(1, Ordering::SeqCst) == 0;
+        Ok((Box::new(View { name: Some(wish.name), ..*view(TxnState::Active) }), is_new))
+    }
+
+    async fn submit_chunk(&self, request: TxnRequest, wish: ChunkWish) -> Answer {
+        *self.last.lock().unwrap() = Some((request, None));
+        Answer::View(Box::new(View {
+            parent: Some(wish.parent),
+            chunk: Some(wish.number),
+            ..*view(TxnState::Committed)
+        }))
+    }
+
+    fn is_job(&self, what: &Find) -> bool {
+        matches!(what, Find::Name(name) if name.starts_with("job-"))
+    }
+
+    async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &LeaseActor) -> Result<View, Problem> {
+        self.found.lock().unwrap().push(format!("{what:?} {verdict:?} {actor:?}"));
+        Ok(*view(if verdict == JobVerdict::Commit { TxnState::Committed } else { TxnState::Compensating }))
     }
 
     async fn find(&self, what: &Find) -> Result<View, Problem> {
@@ -145,6 +176,36 @@ impl Api for Fake {
 
     fn is_ready(&self) -> bool {
         true
+    }
+}
+
+/// Notes what it was asked among what it was asked to find.
+#[async_trait]
+impl Conversing for Fake {
+    async fn open(&self, opening: Opening, _: Option<KeyNote>) -> Result<Opened, Problem> {
+        *self.last.lock().unwrap() = Some((opening.request, None));
+        Ok(Opened::New(view(TxnState::Active)))
+    }
+
+    async fn operate(&self, what: &Find, operations: Vec<Operation>, _: &LeaseActor) -> Result<View, Problem> {
+        self.found.lock().unwrap().push(format!("{what:?} operations {}", operations.len()));
+        Ok(*view(TxnState::Active))
+    }
+
+    async fn prepare(&self, what: &Find, wish: PrepareWish, _: &LeaseActor) -> Result<View, Problem> {
+        self.found.lock().unwrap().push(format!("{what:?} prepare {:?} {}", wish.ttl, wish.on_expiry.as_str()));
+        Ok(*view(TxnState::Prepared))
+    }
+
+    async fn end(
+        &self,
+        what: &Find,
+        outcome: Outcome,
+        wait: Option<WaitFor>,
+        actor: &LeaseActor,
+    ) -> Result<Answer, Problem> {
+        self.found.lock().unwrap().push(format!("{what:?} {} {wait:?} {actor:?}", outcome.as_str()));
+        Ok(self.answer.lock().unwrap().take().unwrap_or_else(|| Answer::View(view(TxnState::Committed))))
     }
 }
 
