@@ -3,13 +3,15 @@
 //! no such places.
 
 /// Every place, in the order of a transaction's life.
-pub const POINTS: [&str; 8] = [
+pub const POINTS: [&str; 10] = [
     "before_intent",
     "after_intent",
     "after_prepare",
     "after_decide",
     "after_verdict",
     "mid_finish",
+    "before_skip",
+    "after_skip",
     "before_done",
     "after_done",
 ];

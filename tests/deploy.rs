@@ -12,9 +12,10 @@ use outrigger::config::Config;
 use serde_json::Value;
 
 /// Keys that have no default: they stand in the example as comments.
-const WITHOUT_DEFAULT: [&str; 6] = [
+const WITHOUT_DEFAULT: [&str; 7] = [
     "server.tokens_file",
     "journal.encryption_key_file",
+    "audit.store",
     "stores.pg.password_file",
     "stores.pg.ca_file",
     "stores.graph.password_file",

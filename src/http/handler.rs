@@ -152,15 +152,18 @@ async fn show_inner(
 ) -> Result<Reply, Problem> {
     door.access.visitor(head)?;
     headers::query(uri, &[])?;
-    let id = id.map(|Path(id)| id).unwrap_or_default();
-    let fault = || Problem::new(Code::InvalidRequest, "a transaction is asked for by its UUID or as name:THE-NAME");
-    let what = match id.strip_prefix("name:") {
-        Some(name) if wire::is_name(name) => Find::Name(name.to_owned()),
-        Some(_) => return Err(fault()),
-        None => Find::Id(id.parse().map_err(|_| fault())?),
-    };
-    let asked = if let Find::Id(id) = &what { Some(*id) } else { None };
+    let (what, asked) = transaction(&id.map(|Path(id)| id).unwrap_or_default())?;
     Ok(look_up(door, &what, asked).await)
+}
+
+/// Which transaction a path names, and its id where it names that.
+pub(super) fn transaction(id: &str) -> Result<(Find, Option<TxnId>), Problem> {
+    let fault = || Problem::new(Code::InvalidRequest, "a transaction is asked for by its UUID or as name:THE-NAME");
+    match id.strip_prefix("name:") {
+        Some(name) if wire::is_name(name) => Ok((Find::Name(name.to_owned()), None)),
+        Some(_) => Err(fault()),
+        None => id.parse().map(|id| (Find::Id(id), Some(id))).map_err(|_| fault()),
+    }
 }
 
 async fn look_up(door: &Door, what: &Find, asked: Option<TxnId>) -> Reply {

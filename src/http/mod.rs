@@ -4,6 +4,7 @@
 //!   server (accept, time limits, drain) → route (gate, metrics, panics) → handler
 //!       → headers, body, wire (JSON → TxnRequest, checked once) → Api → reply (status, problem, retry advice)
 //!   locks, graph   leases, the lock table, and who waits for whom as a picture
+//!   operator       what is resolved by hand, and why a transaction is where it is
 //! ```
 
 mod access;
@@ -15,6 +16,7 @@ mod handler;
 mod headers;
 mod locks;
 mod openapi;
+mod operator;
 pub mod porch;
 mod reply;
 mod route;
@@ -27,5 +29,6 @@ mod tests;
 pub use access::{Access, Visitor, operator_token_path};
 pub use api::{Api, RepairMode};
 pub use locks::Locks;
+pub use operator::Operator;
 pub use route::Door;
 pub use server::{Limits, Listener, SocketFile, run};

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use futures::FutureExt;
 use http::header::{ALLOW, CACHE_CONTROL};
 use http::{HeaderValue, Method, Response, Uri};
@@ -17,7 +17,7 @@ use tracing::Instrument;
 use super::access::Access;
 use super::api::Api;
 use super::gate::Gate;
-use super::{handler, headers, locks, reply};
+use super::{handler, headers, locks, operator, reply};
 use crate::config;
 use crate::metrics::{Metrics, Route};
 use crate::model::problem::{Code, Problem};
@@ -52,6 +52,8 @@ impl Door {
         Router::new()
             .route("/v1/transactions", get(handler::list).post(handler::submit))
             .route("/v1/transactions/{id}", get(handler::show))
+            .route("/v1/transactions/{id}/resolve", post(operator::resolve))
+            .route("/v1/transactions/{id}/explain", get(operator::explain))
             // A key may hold slashes.
             .route("/v1/idempotency/{*key}", get(handler::key))
             .route("/v1/locks", get(locks::table).post(locks::lease))
@@ -74,6 +76,10 @@ fn route_of(request: &Request) -> Route {
         "/v1/transactions" if request.method() == Method::POST => Route::Submit,
         "/v1/transactions" if reads => Route::List,
         "/v1/transactions/{id}" if reads => Route::Show,
+        "/v1/transactions/{id}/resolve" if request.method() == Method::POST => Route::Resolve,
+        "/v1/transactions/{id}/explain" if reads => Route::Explain,
+        "/v1/orphans" if reads => Route::Orphans,
+        "/v1/orphans/resolve" if request.method() == Method::POST => Route::ResolveOrphan,
         "/v1/idempotency/{*key}" if reads => Route::Key,
         "/v1/locks" if request.method() == Method::POST => Route::Lease,
         "/v1/locks" if reads => Route::Locks,
@@ -101,6 +107,7 @@ async fn attend(State(door): State<Arc<Door>>, request: Request, next: Next) -> 
                 Err(problem) => return reply::problem(&problem),
             },
             Route::Lease | Route::RenewLease | Route::ReleaseLease | Route::Locks | Route::WaitFor => None,
+            Route::Resolve | Route::Explain | Route::Orphans | Route::ResolveOrphan => None,
             Route::Deadlocks | Route::Status | Route::OpenApi | Route::Unknown => None,
         };
         let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
@@ -125,6 +132,7 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response<Body> {
     let allowed = match uri.path() {
         "/v1/transactions" | "/v1/locks" => "GET, HEAD, POST",
         path if path.starts_with("/v1/locks/") => "PUT, DELETE",
+        path if path.ends_with("/resolve") => "POST",
         _ => "GET, HEAD",
     };
     wrong_method(&method, &uri, allowed)

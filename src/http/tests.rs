@@ -1,6 +1,7 @@
 //! The door and the porch over real sockets, with a fake behind them.
 
 mod fake;
+mod operator;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -441,6 +442,8 @@ async fn the_contract_lists_every_path_with_its_problems() {
         "/v1/status",
         "/v1/transactions",
         "/v1/transactions/{id}",
+        "/v1/transactions/{id}/explain",
+        "/v1/transactions/{id}/resolve",
         "/v1/wait-for",
     ];
     assert_eq!(paths.keys().collect::<Vec<_>>(), expected);
@@ -473,6 +476,8 @@ async fn the_contract_lists_every_path_with_its_problems() {
         ("Record", &["do", "in", "key", "set", "vector", "version", "if_version"]),
         ("LeaseRequest", &["key", "mode", "ttl_ms", "wait_ms"]),
         ("RenewRequest", &["ttl_ms"]),
+        ("ResolveRequest", &["action", "reason"]),
+        ("Explanation", &["summary", "decider", "promises", "ends_when", "operator", "setbacks"]),
         ("Expect", &["rows", "equals", "if"]),
         ("View", &["id", "state", "plan", "results", "pending", "timeline"]),
     ] {

@@ -9,6 +9,7 @@
 //!     4  Learnt      no                     a store decided, or nobody was asked: this is how
 //!     5  Done        no                     every store has it; nothing more can happen
 //!     6  Checkpoint  no                     stands for the Opened before it, so that old segments may go
+//!     9  Skipped     yes (before skipping)  an operator gave up what a store refuses for good
 //! ```
 
 use prost::Message;
@@ -16,6 +17,7 @@ use prost::Message;
 use crate::lock::{Claim, LockKey, Mode};
 use crate::model::commit::{Decider, Gid, KeyNote, RedoWrite};
 use crate::model::ids::{Attempt, Run, StoreName, TxnId};
+use crate::model::operator::Skipped;
 use crate::model::state::Outcome;
 
 /// The log's type bytes.
@@ -32,6 +34,8 @@ pub mod kind {
     pub const DONE: u8 = 5;
     /// [`super::OpenedRecord`]
     pub const CHECKPOINT: u8 = 6;
+    /// [`super::SkippedRecord`], forced
+    pub const SKIPPED: u8 = 9;
 
     /// The name of a type byte, for people.
     #[must_use]
@@ -43,6 +47,7 @@ pub mod kind {
             LEARNT => "learnt",
             DONE => "done",
             CHECKPOINT => "checkpoint",
+            SKIPPED => "skipped",
             _ => "unknown",
         }
     }
@@ -208,6 +213,43 @@ pub struct DoneRecord {
     /// Why it aborted: the problem's code and its sentence.
     #[prost(string, repeated, tag = "12")]
     pub cause: Vec<String>,
+    /// What an operator gave up.
+    #[prost(message, repeated, tag = "20")]
+    pub skipped: Vec<SkippedRecord>,
+}
+
+/// An operator gave up one store's part, which it refuses for good.
+#[derive(Clone, PartialEq, Message)]
+pub struct SkippedRecord {
+    /// Which run.
+    #[prost(message, required, tag = "1")]
+    pub run: RunRecord,
+    /// Whose part.
+    #[prost(string, tag = "2")]
+    pub store: String,
+    /// Why, in the operator's words.
+    #[prost(string, tag = "3")]
+    pub reason: String,
+    /// The operator.
+    #[prost(string, tag = "4")]
+    pub principal: String,
+    /// Microseconds since 1970.
+    #[prost(int64, tag = "5")]
+    pub at_us: i64,
+}
+
+impl SkippedRecord {
+    pub(super) fn of(run: Run, skipped: &Skipped) -> Self {
+        let Skipped { store, reason, by, at_us } = skipped.clone();
+        Self { run: run.into(), store: store.to_string(), reason, principal: by, at_us }
+    }
+}
+
+impl From<SkippedRecord> for Skipped {
+    fn from(record: SkippedRecord) -> Self {
+        let SkippedRecord { store, reason, principal, at_us, .. } = record;
+        Self { store: store.as_str().into(), reason, by: principal, at_us }
+    }
 }
 
 impl From<Run> for RunRecord {
@@ -385,6 +427,8 @@ pub struct Ended {
     pub key: Option<(KeyNote, Option<String>)>,
     /// Why it aborted: the problem's code and its sentence.
     pub cause: Option<(String, String)>,
+    /// What an operator gave up.
+    pub skipped: Vec<Skipped>,
 }
 
 impl Ended {
@@ -403,6 +447,7 @@ impl Ended {
             key: self.key.as_ref().map(|(note, _)| note.into()),
             answer: self.key.as_ref().and_then(|(_, answer)| answer.clone()),
             cause: self.cause.as_ref().map(|(code, text)| vec![code.clone(), text.clone()]).unwrap_or_default(),
+            skipped: self.skipped.iter().map(|skipped| SkippedRecord::of(self.run, skipped)).collect(),
         };
         record.encode_to_vec()
     }
@@ -424,6 +469,7 @@ impl Ended {
             reason: record.reason,
             key: record.key.map(|key| Ok::<_, Unreadable>((key.try_into()?, answer))).transpose()?,
             cause: cause.next().zip(cause.next()),
+            skipped: record.skipped.into_iter().map(Into::into).collect(),
         })
     }
 }

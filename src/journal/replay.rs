@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::record::{Ended, Intent, OpenedRecord, Unreadable, VerdictRecord, decode, kind, outcome};
+use super::record::{Ended, Intent, OpenedRecord, SkippedRecord, Unreadable, VerdictRecord, decode, kind, outcome};
 use crate::model::ids::{Incarnation, Lsn, Run};
+use crate::model::operator::Skipped;
 use crate::model::state::Outcome;
 
 /// What the log holds of a run that has not ended.
@@ -17,6 +18,8 @@ pub struct History {
     pub verdict: Option<Outcome>,
     /// The answer that a `Decision` carries.
     pub answer: Option<String>,
+    /// What an operator gave up: never tried again.
+    pub skipped: Vec<Skipped>,
 }
 
 /// What replay found.
@@ -65,7 +68,7 @@ impl Replayed {
             }
             kind::INTENT => {
                 let intent = Intent::decode(payload)?;
-                let history = History { first: lsn, intent, verdict: None, answer: None };
+                let history = History { first: lsn, intent, verdict: None, answer: None, skipped: Vec::new() };
                 self.runs.insert(history.intent.run, history);
             }
             kind::DECISION | kind::LEARNT => {
@@ -74,6 +77,12 @@ impl Replayed {
                 if let Some(history) = self.runs.get_mut(&Run::try_from(&verdict.run)?) {
                     history.verdict = Some(outcome(verdict.committed));
                     history.answer = verdict.answer;
+                }
+            }
+            kind::SKIPPED => {
+                let skipped: SkippedRecord = decode(payload)?;
+                if let Some(history) = self.runs.get_mut(&Run::try_from(&skipped.run)?) {
+                    history.skipped.push(skipped.into());
                 }
             }
             kind::DONE => {

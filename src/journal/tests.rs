@@ -42,6 +42,10 @@ fn intent(run: Run, decider: &str) -> Intent {
     }
 }
 
+fn skipped(store: &str) -> Skipped {
+    Skipped { store: store.into(), reason: "the collection is gone".into(), by: "olga".into(), at_us: 5 }
+}
+
 fn ended(run: Run, key: Option<(KeyNote, Option<String>)>) -> Ended {
     Ended {
         run,
@@ -55,6 +59,7 @@ fn ended(run: Run, key: Option<(KeyNote, Option<String>)>) -> Ended {
         reason: "r".into(),
         key,
         cause: Some(("conflict".into(), "x".into())),
+        skipped: vec![skipped("vec")],
     }
 }
 

@@ -42,6 +42,8 @@ fn every_family_of_the_contract_is_there_at_zero() {
         "http_requests_total",
         "http_request_seconds",
         "interventions_open",
+        "resolutions_total",
+        "audit_failures_total",
         "ready",
         "build_info",
     ] {
@@ -55,6 +57,8 @@ fn every_family_of_the_contract_is_there_at_zero() {
         r#"outrigger_store_up{store="pg"} 0"#,
         r#"outrigger_http_requests_total{route="POST /v1/transactions",status="504"} 0"#,
         "outrigger_journal_poisoned 0",
+        r#"outrigger_resolutions_total{action="skip",result="refused"} 0"#,
+        r#"outrigger_audit_failures_total{place="table"} 0"#,
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is missing");
     }

@@ -2,6 +2,7 @@
 
 pub mod commit;
 pub mod ids;
+pub mod operator;
 pub mod powers;
 pub mod problem;
 pub mod record;

@@ -43,6 +43,7 @@ codes! {
     LockTimeout "lock_timeout" 409 true "A lock was not to be had in time";
     Serialization "serialization" 409 true "The store could not serialize the transaction";
     NameInUse "name_in_use" 409 false "An open transaction has that name";
+    RolledBack "rolled_back" 409 false "It was rolled back on request";
     WrongState "wrong_state" 409 false "The transaction's state does not allow that";
     InFlight "in_flight" 409 true "A request with the same key is running";
     ConstraintViolation "constraint_violation" 422 false "A constraint of a store forbids it";

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::operator::Skipped;
 use super::problem::Problem;
 use super::state::TxnState;
 
@@ -55,6 +56,9 @@ pub struct View {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
     pub cause: Option<Value>,
+    /// Parts that an operator gave up: their stores will never have them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Skipped>,
 }
 
 /// The plan of an answer.

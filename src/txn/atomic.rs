@@ -83,10 +83,13 @@ pub(super) async fn run(
     };
     let (parts, claims, redo, asked) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut attempt = Attempt { core, entry, request, context, plan, parts, claims, redo, asked, intended: false };
-    let worked = timeout_at(deadline, attempt.first_half()).await.unwrap_or_else(|_| {
-        let waited = request.timeout.as_millis();
-        Err(Problem::new(Code::Timeout, format!("not ready to decide after {waited} ms, so it was aborted")))
-    });
+    let worked = tokio::select! {
+        worked = timeout_at(deadline, attempt.first_half()) => worked.unwrap_or_else(|_| {
+            let waited = request.timeout.as_millis();
+            Err(Problem::new(Code::Timeout, format!("not ready to decide after {waited} ms, so it was aborted")))
+        }),
+        why = entry.told_to_give_way() => Err(why),
+    };
     // From here on nothing is dropped half-way: a PREPARE whose answer nobody awaits could land after its rollback.
     let ready = match worked.and_then(|()| entry.beyond_recall()) {
         Ok(()) => attempt.intend_and_prepare().await,
@@ -283,7 +286,7 @@ impl Attempt<'_> {
                 tracing::warn!(transaction = %self.entry.id, %store, %why, "in doubt: the answer to the commit was lost");
                 self.entry.step("in_doubt", Some(why));
                 self.entry.take(Event::VerdictLost);
-                let resolved = in_doubt::resolve(self.core, self.context.run, store).await;
+                let resolved = in_doubt::resolve(self.core, self.entry, self.context.run, store).await;
                 Ok(resolved.map(|(decided, _)| decided))
             }
         }
@@ -375,5 +378,6 @@ pub(super) fn ended(entry: &Entry, decided: &Decided, intent: &Intent) -> Ended 
         reason: intent.reason.clone(),
         key: key.map(|note| (note, entry.kept_answer())),
         cause: entry.cause().map(|problem| (problem.code.as_str().to_owned(), problem.detail)),
+        skipped: entry.hand.skipped(),
     }
 }

@@ -13,6 +13,7 @@ use super::leases::Leases;
 use super::recovery::Report;
 use super::registry::{Registry, Retention};
 use super::site::Site;
+use crate::audit::Audit;
 use crate::journal::Journal;
 use crate::journal::record::Ended;
 use crate::lock::LockManager;
@@ -43,6 +44,8 @@ pub(super) struct Core {
     pub(super) journal: Journal,
     pub(super) sites: BTreeMap<StoreName, Arc<Site>>,
     pub(super) locks: LockManager,
+    /// What is done by hand.
+    pub(super) audit: Audit,
     pub(super) detector: Detector,
     pub(super) leases: Leases,
     pub(super) registry: Registry,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
+use super::entry::Entry;
 use super::retry::Backoff;
 use crate::journal::slip::Decided;
 use crate::metrics::StoreCall;
@@ -12,18 +13,25 @@ use crate::model::commit::Marker;
 use crate::model::ids::{Run, StoreName};
 use crate::store::{Fenced, Setback};
 
-/// Fences `run` in the store that decides, however long that store stays away, and brings the verdict to the log.
-/// `None`: the program is stopping, or the log takes no records; the run stays in doubt for the next start.
+/// Fences `run` of `entry` in the store that decides, however long that store stays away, and brings the verdict to the
+/// log. `None`: the program is stopping, or the log takes no records; the run stays in doubt for the next start.
 ///
 /// Cancellation is harmless: a fence is repeated without harm.
-pub(super) async fn resolve(core: &Arc<Core>, run: Run, store: &StoreName) -> Option<(Decided, Option<Marker>)> {
+pub(super) async fn resolve(
+    core: &Arc<Core>,
+    entry: &Entry,
+    run: Run,
+    store: &StoreName,
+) -> Option<(Decided, Option<Marker>)> {
     let site = core.site(store).ok()?;
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+    let mut ear = entry.hand.ear();
     loop {
         tokio::select! {
             () = site.reached() => {}
             () = core.stop.cancelled() => return None,
         }
+        ear.heed();
         let Some(marks) = site.store.marks() else {
             tracing::error!(%run, %store, "in doubt, and the store that decides cannot be asked any more");
             return None;
@@ -37,8 +45,10 @@ pub(super) async fn resolve(core: &Arc<Core>, run: Run, store: &StoreName) -> Op
             Ok(Fenced::Committed(verdict, marker)) => (verdict, Some(*marker)),
             Err(Setback::Again(why) | Setback::Final(why)) => {
                 tracing::warn!(%run, %store, why, "still in doubt");
+                entry.set_back(store, &why);
                 tokio::select! {
                     () = tokio::time::sleep(backoff.next()) => continue,
+                    _ = ear.word(store, false) => continue,
                     () = core.stop.cancelled() => return None,
                 }
             }

@@ -7,6 +7,7 @@
 //!                                                                 └ finish    steps 7 and 8 ◄── recovery walks in here
 //!   monitor   one a store: its gate            janitor   sweeps, checkpoints, orphans
 //!   leases    locks for applications           deadlock  circles that run through stores
+//!   resolve   an operator's verb, heard by hand   explain   why one is where it is
 //! ```
 //!
 //! A client that goes away drops a receiver, never the protocol.
@@ -15,7 +16,9 @@ mod atomic;
 mod core;
 mod deadlock;
 mod entry;
+mod explain;
 mod finish;
+mod hand;
 mod in_doubt;
 mod janitor;
 mod leases;
@@ -24,6 +27,7 @@ mod look_up;
 mod monitor;
 pub mod recovery;
 mod registry;
+mod resolve;
 mod retry;
 mod site;
 mod status;
@@ -41,9 +45,12 @@ use tokio_util::task::TaskTracker;
 
 pub use self::core::Settings;
 pub use self::deadlock::{DeadlockView, NodeView, WaitForView};
+pub use self::explain::{DeciderView, Explanation, PromiseView, VerbView};
+pub use self::hand::SetbackView;
 pub use self::leases::{LeaseActor, LeaseView, LeaseWish};
 pub use self::lock_view::{KeyView, PartyView};
 pub use self::registry::Retention;
+pub use self::resolve::HandWish;
 
 use self::atomic::End;
 use self::core::Core;
@@ -53,6 +60,7 @@ use self::leases::Leases;
 use self::recovery::Report;
 use self::registry::{Keyed, Registry};
 use self::site::Site;
+use crate::audit::Audit;
 use crate::clock;
 use crate::journal::{Journal, OpenReport};
 use crate::lock::LockManager;
@@ -127,6 +135,8 @@ pub struct Makings {
     pub stores: Vec<Configured>,
     /// The lock table, still empty.
     pub locks: LockManager,
+    /// Where what is done by hand is written down.
+    pub audit: Audit,
     /// Where to count.
     pub metrics: Metrics,
     /// How it is set.
@@ -140,7 +150,7 @@ impl Coordinator {
     /// again, and the door may open. Needs a tokio runtime.
     #[must_use]
     pub fn start(makings: Makings) -> Self {
-        let Makings { journal, opened, stores, locks, metrics, settings, since } = makings;
+        let Makings { journal, opened, stores, locks, audit, metrics, settings, since } = makings;
         let site = |configured: Configured| {
             let site = Site::new(configured.store, configured.init, metrics.clone());
             (site.name().clone(), Arc::new(site))
@@ -155,6 +165,7 @@ impl Coordinator {
             journal,
             sites: stores.into_iter().map(site).collect(),
             locks,
+            audit,
             detector: Detector::default(),
             leases: Leases::default(),
             registry: Registry::new(settings.retention),

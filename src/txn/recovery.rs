@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::core::Core;
 use super::entry::{Entry, from_ended};
+use super::hand::Word;
 use super::{finish, in_doubt};
 use crate::journal::replay::{History, Replayed};
 use crate::journal::slip::Decided;
@@ -120,6 +121,7 @@ fn adopt(core: &Arc<Core>, bucket: &Bucket) -> Arc<Entry> {
     let entry = Entry::from_past(run.txn, intent.name.clone(), intent.key.clone(), intent.durable, intent.began_us);
     let preparers: Vec<_> = intent.preparers.iter().map(|(store, _)| store.clone()).collect();
     entry.replanned(run, &intent.decider, &preparers, &intent.redoers(), &intent.reason);
+    history.skipped.iter().cloned().for_each(|skipped| entry.hand.give_up(skipped));
     entry.take(Event::VerdictLost);
     entry.step("recovered", None);
     let entry = Arc::new(entry);
@@ -132,34 +134,48 @@ fn adopt(core: &Arc<Core>, bucket: &Bucket) -> Arc<Entry> {
 
 /// Ends one run of the past.
 async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, since: Instant) {
-    let Some((decided, history, marker)) = verdict(&core, bucket).await else { return };
-    if let Some(lost) = marker.and_then(|marker| lost_parts(&history, &marker)) {
-        needs_operator(&entry, &lost);
+    let Some((decided, history, marker)) = verdict(&core, &entry, bucket).await else { return };
+    let lost = marker.map(|marker| lost_parts(&history, &marker)).unwrap_or_default();
+    if lost.is_empty() {
+        end(&core, &entry, &decided, &history, since).await;
         return;
     }
-    finish::note_owed(&entry, &decided, &history.intent);
+    needs_operator(&entry, &lost);
+    // In a task of its own: a stop does not wait for an operator.
+    tokio::spawn(async move {
+        if until_given_up(&core, &entry, &decided, &history, &lost).await {
+            entry.take(Event::Retried);
+            end(&core, &entry, &decided, &history, since).await;
+        }
+    });
+}
+
+/// The second half of the live path.
+async fn end(core: &Arc<Core>, entry: &Arc<Entry>, decided: &Decided, history: &History, since: Instant) {
+    finish::note_owed(entry, decided, &history.intent);
     entry.take(decided.outcome().event());
     entry.step("decided", Some(decided.outcome().as_str().to_owned()));
-    if !finish::tell_everybody(&core, &entry, &decided, &history.intent).await {
+    if !finish::tell_everybody(core, entry, decided, &history.intent).await {
         return;
     }
-    outlive_late_writes(&core, &history, &decided, since).await;
-    if !finish::write_end(&core, &entry, &decided, &history.intent).await {
+    outlive_late_writes(core, history, decided, since).await;
+    if !finish::write_end(core, entry, decided, &history.intent).await {
         return;
     }
     entry.take(Event::Finished);
     entry.closed(crate::clock::now_us());
-    if core.registry.get(entry.id).is_some_and(|known| Arc::ptr_eq(&known, &entry)) {
-        core.registry.end(&entry);
+    if core.registry.get(entry.id).is_some_and(|known| Arc::ptr_eq(&known, entry)) {
+        core.registry.end(entry);
     }
+    entry.settle();
     core.metrics.recovered(match decided.outcome() {
         Outcome::Committed => RecoveryOutcome::Committed,
         Outcome::Aborted => RecoveryOutcome::Aborted,
     });
-    note(&core, decided.outcome(), since);
+    note(core, decided.outcome(), since);
 }
 
-async fn verdict(core: &Arc<Core>, bucket: Bucket) -> Option<(Decided, History, Option<Marker>)> {
+async fn verdict(core: &Arc<Core>, entry: &Entry, bucket: Bucket) -> Option<(Decided, History, Option<Marker>)> {
     match bucket {
         Bucket::Obey(history) => core.journal.recall(&history).map(|decided| (decided, history, None)),
         Bucket::NeverDecided(history) => {
@@ -167,7 +183,7 @@ async fn verdict(core: &Arc<Core>, bucket: Bucket) -> Option<(Decided, History, 
             decided.ok().map(|decided| (decided, history, None))
         }
         Bucket::Fence(history, store) => {
-            let found = in_doubt::resolve(core, history.intent.run, &store).await;
+            let found = in_doubt::resolve(core, entry, history.intent.run, &store).await;
             if let Ok(site) = core.site(&store) {
                 site.fenced();
             }
@@ -191,24 +207,63 @@ async fn outlive_late_writes(core: &Core, history: &History, decided: &Decided, 
     }
 }
 
-/// The marker names stores that this log knows nothing of: the log lost what it had promised them.
-fn lost_parts(history: &History, marker: &Marker) -> Option<String> {
+/// The marker names stores that this log knows nothing of: the log lost what it had promised them. Those that an
+/// operator has given up are not lost any more.
+fn lost_parts(history: &History, marker: &Marker) -> Vec<StoreName> {
     if marker.outcome == Outcome::Aborted {
-        return None;
+        return Vec::new();
     }
     let redoers = history.intent.redoers();
-    let known = |store: &StoreName| redoers.contains(store) || history.intent.preparers.iter().any(|(p, _)| p == store);
-    let lost: Vec<_> = marker.followers.iter().filter(|store| !known(store)).map(StoreName::as_str).collect();
-    (!lost.is_empty()).then(|| lost.join(", "))
+    let known = |store: &StoreName| {
+        redoers.contains(store)
+            || history.intent.preparers.iter().any(|(preparer, _)| preparer == store)
+            || history.skipped.iter().any(|skipped| skipped.store == *store)
+    };
+    marker.followers.iter().filter(|store| !known(store)).cloned().collect()
 }
 
-fn needs_operator(entry: &Entry, lost: &str) {
-    let detail = format!("it committed, and the log holds nothing of what it owes to {lost}");
+fn needs_operator(entry: &Entry, lost: &[StoreName]) {
+    let names: Vec<_> = lost.iter().map(StoreName::as_str).collect();
+    let detail = format!("it committed, and the log holds nothing of what it owes to {}", names.join(", "));
     tracing::error!(transaction = %entry.id, detail, "an operator is needed");
-    entry.owes(lost.split(", ").map(StoreName::from));
+    entry.owes(lost.iter().cloned());
+    for store in lost {
+        entry.hand.refuse(store);
+        entry.set_back(store, &detail);
+    }
     entry.refused_for(crate::model::problem::Problem::new(crate::model::problem::Code::JournalUnavailable, detail));
     entry.take(Event::DecidedCommit);
     entry.take(Event::Refused);
+}
+
+/// What the log has lost can be neither carried out nor tried again: an operator gives it up. `false`: the program is
+/// stopping.
+async fn until_given_up(core: &Core, entry: &Entry, decided: &Decided, history: &History, lost: &[StoreName]) -> bool {
+    let mut logged = false;
+    for store in lost {
+        let mut ear = entry.hand.ear();
+        loop {
+            let word = tokio::select! {
+                word = ear.word(store, true) => word,
+                () = core.stop.cancelled() => return false,
+            };
+            let Word::Skip(skip) = word else {
+                entry.set_back(store, "what the log has lost cannot be tried again: only `skip` ends it");
+                continue;
+            };
+            // From here on the log knows the run, so that a restart finds what was given up of it.
+            if !logged && let Err(problem) = core.journal.append_intent(&history.intent) {
+                skip.answer(Err(problem));
+                continue;
+            }
+            logged = true;
+            if finish::give_up(core, entry, decided, store, &skip).await {
+                entry.hand.settle(store);
+                break;
+            }
+        }
+    }
+    true
 }
 
 fn note(core: &Core, outcome: Outcome, since: Instant) {
@@ -247,7 +302,7 @@ pub(super) fn adopt_orphan(core: &Arc<Core>, store: &StoreName, gid: Gid) {
         reason: "found prepared in a store, unknown to the log".to_owned(),
         durable: gid.durable,
     };
-    let history = History { first: core.journal.next_lsn(), intent, verdict: None, answer: None };
+    let history = History { first: core.journal.next_lsn(), intent, verdict: None, answer: None, skipped: Vec::new() };
     {
         let mut report = core.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.orphans += 1;

@@ -11,7 +11,7 @@ use prost::Message;
 use serde_json::{Map, Value, json};
 
 use crate::clock;
-use crate::journal::record::{DoneRecord, IntentRecord, OpenedRecord, RunRecord, VerdictRecord, kind};
+use crate::journal::record::{DoneRecord, IntentRecord, OpenedRecord, RunRecord, SkippedRecord, VerdictRecord, kind};
 use crate::model::ids::Run;
 
 /// A record as JSON: its place, its kind and what it says; with `values` also what applications wrote.
@@ -109,6 +109,14 @@ fn contents(record_kind: u8, payload: &[u8], values: Values) -> Result<Value, pr
                 "prepared": done.preparers, "redo": done.redoers, "key": done.key.map(|key| values.text(key.key)),
                 "began_at": clock::rfc3339(done.began_us), "ended_at": clock::rfc3339(done.ended_us),
                 "cause": values.cause(done.cause), "answer": done.answer.map(|answer| values.text(answer)),
+                "skipped": done.skipped.into_iter().map(|skipped| skipped.store).collect::<Vec<_>>(),
+            })
+        }
+        kind::SKIPPED => {
+            let skipped = SkippedRecord::decode(payload)?;
+            json!({
+                "run": run(&skipped.run), "store": skipped.store, "by": skipped.principal,
+                "reason": values.text(skipped.reason), "at": clock::rfc3339(skipped.at_us),
             })
         }
         _ => Value::Null,

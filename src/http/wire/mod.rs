@@ -5,6 +5,7 @@
 //! misspelt `expect` would otherwise be a check that silently never happens.
 
 mod digest;
+mod hand;
 mod json;
 mod lease;
 mod members;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub(super) use digest::digest;
+pub(super) use hand::hand;
 pub(super) use json::parse;
 pub(super) use lease::{lease, renewal};
 

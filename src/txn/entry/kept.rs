@@ -74,6 +74,7 @@ pub(in crate::txn) fn from_ended(ended: &Ended) -> Entry {
             Problem::new(code.copied().unwrap_or(Code::Internal), detail)
         });
     }
+    ended.skipped.iter().cloned().for_each(|skipped| entry.hand.give_up(skipped));
     entry.take(ended.outcome.event());
     entry.take(Event::Finished);
     entry
@@ -105,6 +106,7 @@ pub(in crate::txn) fn from_marker(marker: &Marker) -> View {
         participants: Vec::new(),
         timeline: Vec::new(),
         cause: None,
+        skipped: Vec::new(),
         results: kept.and_then(|kept| kept.results).map(|results| say_applied(results, |_| committed)),
     }
 }
