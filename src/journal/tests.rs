@@ -98,11 +98,15 @@ async fn what_is_open_comes_back_in_order_with_what_is_known() {
     let slip = journal.decide(decided, Outcome::Committed, Some("a".into())).await.unwrap();
     assert_eq!((slip.run(), slip.outcome()), (decided, Outcome::Committed));
     journal.end(&ended(done, None)).unwrap();
+    journal.skip(decided, &skipped("vec")).await.unwrap();
+    journal.skip(done, &skipped("vec")).await.expect("one that has ended is no fault of the log");
     journal.settle().await.unwrap();
     journal.close().unwrap();
 
     let (journal, report) = Journal::open(dir.path(), options(), 10).unwrap();
     assert_eq!(journal.owner().incarnation, Incarnation(2));
+    let given_up: Vec<_> = report.replayed.open.iter().map(|h| h.skipped.clone()).collect();
+    assert_eq!(given_up, [vec![], vec![], vec![skipped("vec")]]);
     let open = &report.replayed.open;
     let seen: Vec<_> = open.iter().map(|h| (h.intent.run, h.verdict)).collect();
     let expected = vec![(silent, None), (learnt, Some(Outcome::Aborted)), (decided, Some(Outcome::Committed))];
