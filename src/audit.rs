@@ -23,6 +23,7 @@ use serde::Serialize;
 use crate::clock;
 use crate::config;
 use crate::metrics::{AuditPlace, Metrics};
+use crate::model::ids::StoreName;
 use crate::model::problem::{Code, Problem};
 
 /// The newest file's name.
@@ -84,6 +85,18 @@ pub enum Outcome {
     Refused,
 }
 
+impl Outcome {
+    /// The word in the line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Already => "already",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// One line.
 #[derive(Clone, Debug, Serialize)]
 pub struct Line {
@@ -133,6 +146,7 @@ struct Inner {
     path: PathBuf,
     file_bytes: u64,
     keep: usize,
+    copy: Option<StoreName>,
     metrics: Metrics,
     open: Mutex<Option<Open>>,
     /// Since when, and how many strangers were written down since then.
@@ -152,6 +166,7 @@ impl Audit {
             path: dir.join(FILE),
             file_bytes: settings.file_bytes,
             keep: settings.keep,
+            copy: settings.store.clone(),
             metrics,
             open: Mutex::default(),
             strangers: Mutex::new((Instant::now(), 0)),
@@ -174,11 +189,21 @@ impl Audit {
         }
     }
 
-    /// Appends the refusal of somebody who is no operator, as long as there are not too many of them.
-    ///
-    /// # Errors
-    /// As [`Self::write`].
-    pub async fn write_stranger(&self, line: &Line) -> Result<(), Problem> {
+    /// The store that gets a copy.
+    #[must_use]
+    pub fn copy(&self) -> Option<&StoreName> {
+        self.0.copy.as_ref()
+    }
+
+    /// The copy lacks a line: the file has it, so that is no reason to refuse anything.
+    pub fn copy_failed(&self, store: &StoreName, why: &str) {
+        self.0.metrics.audit_failed(AuditPlace::Table);
+        tracing::warn!(%store, why, "the copy of the audit log lacks a line; the file has it");
+    }
+
+    /// Whether the refusal of somebody who is no operator is to be written: not when there are too many of them.
+    #[must_use]
+    pub fn hears_stranger(&self, line: &Line) -> bool {
         let welcome = {
             let mut strangers = self.0.strangers.lock().unwrap_or_else(PoisonError::into_inner);
             if strangers.0.elapsed() >= WINDOW {
@@ -188,7 +213,7 @@ impl Audit {
             strangers.1 <= MOST_STRANGERS
         };
         tracing::warn!(who = line.act.who, action = line.act.action, "refused: not an operator");
-        if welcome { self.write(line).await } else { Ok(()) }
+        welcome
     }
 
     fn failed(&self, why: &str) -> Problem {

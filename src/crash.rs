@@ -3,7 +3,7 @@
 //! no such places.
 
 /// Every place, in the order of a transaction's life.
-pub const POINTS: [&str; 10] = [
+pub const POINTS: [&str; 11] = [
     "before_intent",
     "after_intent",
     "after_prepare",
@@ -14,6 +14,7 @@ pub const POINTS: [&str; 10] = [
     "after_skip",
     "before_done",
     "after_done",
+    "after_orphan_verdict",
 ];
 
 /// Dies here if a test asked for it.

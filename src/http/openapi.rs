@@ -24,7 +24,7 @@ use crate::model::problem::Code;
     paths(
         handler::submit, handler::list, handler::show, handler::key,
         locks::lease, locks::renew, locks::release, locks::table, locks::wait_for, locks::deadlocks,
-        operator::resolve, operator::explain,
+        operator::resolve, operator::explain, operator::orphans, operator::resolve_orphan,
         handler::status, handler::open_api,
     ),
     components(schemas(ProblemDocument)),
@@ -231,6 +231,20 @@ pub(super) struct RenewRequest {
 #[derive(ToSchema)]
 pub(super) struct ResolveRequest {
     /// `retry`, `commit`, `rollback` or `skip`.
+    action: String,
+    /// Audited: 1 to 1000 characters, no control characters.
+    #[schema(min_length = 1, max_length = 1000)]
+    reason: String,
+}
+
+/// Which prepared transaction, what to do with it, and why.
+#[derive(ToSchema)]
+pub(super) struct ResolveOrphanRequest {
+    /// Where it stands prepared.
+    store: String,
+    /// Its name, byte for byte.
+    gid: String,
+    /// `commit` or `rollback`.
     action: String,
     /// Audited: 1 to 1000 characters, no control characters.
     #[schema(min_length = 1, max_length = 1000)]

@@ -17,7 +17,7 @@ use crate::audit::{Act, Line, Outcome};
 use crate::config::PrincipalRole;
 use crate::model::problem::Problem;
 use crate::model::view::View;
-use crate::txn::{Coordinator, Explanation, Find, HandWish};
+use crate::txn::{Coordinator, Explanation, Find, HandWish, OrphanList, OrphanResolved, OrphanWish};
 
 type Reply = Response<Body>;
 /// A verb with its reason is small.
@@ -37,6 +37,18 @@ pub trait Operator: Send + Sync {
     /// # Errors
     /// `not_found`, `store_unavailable`.
     async fn explain(&self, what: &Find) -> Result<Explanation, Problem>;
+
+    /// Prepared transactions that nothing open here answers for.
+    ///
+    /// # Errors
+    /// `journal_unavailable` in repair mode.
+    async fn orphans(&self) -> Result<OrphanList, Problem>;
+
+    /// Ends one of a dead log.
+    ///
+    /// # Errors
+    /// `not_found`, `wrong_state`, `store_unavailable`, `journal_unavailable`.
+    async fn resolve_orphan(&self, wish: OrphanWish) -> Result<OrphanResolved, Problem>;
 
     /// The principal of a lease that is held.
     fn lease_holder(&self, id: &str) -> Option<Arc<str>>;
@@ -64,6 +76,14 @@ impl Operator for Coordinator {
         Self::explain(self, what).await
     }
 
+    async fn orphans(&self) -> Result<OrphanList, Problem> {
+        Ok(Self::orphans(self).await)
+    }
+
+    async fn resolve_orphan(&self, wish: OrphanWish) -> Result<OrphanResolved, Problem> {
+        Self::resolve_orphan(self, wish).await
+    }
+
     fn lease_holder(&self, id: &str) -> Option<Arc<str>> {
         Self::lease_holder(self, id)
     }
@@ -84,6 +104,14 @@ impl Operator for RepairMode {
     }
 
     async fn explain(&self, _: &Find) -> Result<Explanation, Problem> {
+        Err(self.problem())
+    }
+
+    async fn orphans(&self) -> Result<OrphanList, Problem> {
+        Err(self.problem())
+    }
+
+    async fn resolve_orphan(&self, _: OrphanWish) -> Result<OrphanResolved, Problem> {
         Err(self.problem())
     }
 
@@ -198,4 +226,44 @@ pub(super) async fn explain(
         })
     };
     explained.await.unwrap_or_else(|problem: Problem| reply::problem(&problem))
+}
+
+/// Prepared transactions of Outrigger's shape that nothing open here answers for: of this log, and of others.
+#[utoipa::path(
+    get, path = "/v1/orphans", operation_id = "listOrphans", tag = "operator",
+    responses((status = 200, description = "All of them, and the stores that could not be asked.", body = OrphanList)),
+)]
+pub(super) async fn orphans(State(door): State<Arc<Door>>, head: HeaderMap, uri: Uri) -> Reply {
+    let listed = async {
+        door.access.visitor(&head)?;
+        headers::query(&uri, &[])?;
+        Ok(reply::json(StatusCode::OK, &door.api.orphans().await?))
+    };
+    listed.await.unwrap_or_else(|problem: Problem| reply::problem(&problem))
+}
+
+/// End by hand a prepared transaction of a log that is dead, the way that its decider says. Operators only.
+#[utoipa::path(
+    post, path = "/v1/orphans/resolve", operation_id = "resolveOrphan", tag = "operator",
+    request_body(content = openapi::ResolveOrphanRequest, content_type = "application/json"),
+    responses((status = 200, description = "It is ended.", body = OrphanResolved)),
+)]
+pub(super) async fn resolve_orphan(State(door): State<Arc<Door>>, request: Request) -> Reply {
+    let (parts, mut body) = request.into_parts();
+    let resolved = async {
+        let visitor = operator(&door, &parts.headers, "resolve_orphan", "").await?;
+        headers::query(&parts.uri, &[])?;
+        headers::must_be_json(&parts.headers)?;
+        let bytes = body::read(&mut body, &parts.headers, LARGEST_BODY).await?;
+        let trace = headers::trace_id(&parts.headers).map(str::to_owned);
+        let wish = wire::orphan(wire::parse(&bytes)?, visitor.name, trace)?;
+        door.api.resolve_orphan(wish).await
+    };
+    match resolved.await {
+        Ok(done) => reply::json(StatusCode::OK, &done),
+        Err(problem) => {
+            body::discard(&mut body, &parts.headers).await;
+            reply::problem(&problem)
+        }
+    }
 }

@@ -54,6 +54,8 @@ impl Door {
             .route("/v1/transactions/{id}", get(handler::show))
             .route("/v1/transactions/{id}/resolve", post(operator::resolve))
             .route("/v1/transactions/{id}/explain", get(operator::explain))
+            .route("/v1/orphans", get(operator::orphans))
+            .route("/v1/orphans/resolve", post(operator::resolve_orphan))
             // A key may hold slashes.
             .route("/v1/idempotency/{*key}", get(handler::key))
             .route("/v1/locks", get(locks::table).post(locks::lease))

@@ -439,6 +439,8 @@ async fn the_contract_lists_every_path_with_its_problems() {
         "/v1/idempotency/{key}",
         "/v1/locks",
         "/v1/locks/{lease}",
+        "/v1/orphans",
+        "/v1/orphans/resolve",
         "/v1/status",
         "/v1/transactions",
         "/v1/transactions/{id}",

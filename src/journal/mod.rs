@@ -152,6 +152,14 @@ impl Journal {
         self.learn(run, Outcome::Aborted)
     }
 
+    /// Notes what an operator decided about a run of another log, which was to decide and is gone.
+    ///
+    /// # Errors
+    /// As [`Journal::witness`].
+    pub fn adjudge(&self, run: Run, outcome: Outcome) -> Result<Decided, Problem> {
+        self.learn(run, outcome)
+    }
+
     /// The slip for a verdict that replay found in the log.
     #[must_use]
     pub fn recall(&self, history: &replay::History) -> Option<Decided> {

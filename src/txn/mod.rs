@@ -25,6 +25,7 @@ mod leases;
 mod lock_view;
 mod look_up;
 mod monitor;
+mod orphans;
 pub mod recovery;
 mod registry;
 mod resolve;
@@ -49,6 +50,7 @@ pub use self::explain::{DeciderView, Explanation, PromiseView, VerbView};
 pub use self::hand::SetbackView;
 pub use self::leases::{LeaseActor, LeaseView, LeaseWish};
 pub use self::lock_view::{KeyView, PartyView};
+pub use self::orphans::{OrphanList, OrphanResolved, OrphanView, OrphanWish, UnreachableView};
 pub use self::registry::Retention;
 pub use self::resolve::HandWish;
 

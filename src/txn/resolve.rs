@@ -14,6 +14,7 @@ use super::core::Core;
 use super::entry::Entry;
 use super::hand::Skip;
 use super::look_up;
+use super::site::Gate;
 use super::{Coordinator, Find};
 use crate::audit::{Act, Line, Outcome as Came};
 use crate::metrics::{ByHand, HandResult};
@@ -30,6 +31,9 @@ use crate::store::Setback;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The same for a nudge: a store that is away answers nothing however long one waits.
 const A_TRY: Duration = Duration::from_secs(3);
+
+/// A copy of an audit line that takes longer is given up.
+const COPY: Duration = Duration::from_secs(2);
 
 /// `POST /v1/transactions/{id}/resolve`
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,7 +70,7 @@ impl Coordinator {
     /// # Errors
     /// As [`Audit::write`](crate::audit::Audit::write).
     pub async fn note(&self, line: &Line) -> Result<(), Problem> {
-        self.core.audit.write(line).await
+        self.core.note(line).await
     }
 
     /// Writes down that somebody who is no operator asked for something by hand.
@@ -75,7 +79,29 @@ impl Coordinator {
     /// As [`Audit::write`](crate::audit::Audit::write).
     pub async fn note_stranger(&self, act: &Act, problem: &Problem) -> Result<(), Problem> {
         let line = Line::answered(act, Came::Refused, None, Some(problem.code.as_str()));
-        self.core.audit.write_stranger(&line).await
+        if self.core.audit.hears_stranger(&line) { self.core.note(&line).await } else { Ok(()) }
+    }
+}
+
+impl Core {
+    /// Writes an audit line down, and its copy where one is kept.
+    ///
+    /// # Errors
+    /// As [`Audit::write`](crate::audit::Audit::write); a copy that fails is none.
+    pub(super) async fn note(&self, line: &Line) -> Result<(), Problem> {
+        self.audit.write(line).await?;
+        let Some(name) = self.audit.copy() else { return Ok(()) };
+        let site = self.sites.get(name).filter(|site| matches!(site.gate(), Gate::Open | Gate::Reached));
+        let Some(audits) = site.and_then(|site| site.store.audits()) else {
+            self.audit.copy_failed(name, "the store is not up");
+            return Ok(());
+        };
+        match timeout(COPY, audits.keep(self.journal.owner().log, line)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(Setback::Again(why) | Setback::Final(why))) => self.audit.copy_failed(name, &why),
+            Err(_) => self.audit.copy_failed(name, "it did not answer in time"),
+        }
+        Ok(())
     }
 }
 
@@ -102,7 +128,7 @@ async fn resolve(core: &Arc<Core>, what: &Find, wish: &HandWish) -> Result<View,
             let result = if came == Came::Already { HandResult::Already } else { HandResult::Done };
             core.metrics.resolved(by_hand, result);
             let line = Line::answered(&act, came, Some(view.state.as_str()), None);
-            if let Err(problem) = core.audit.write(&line).await {
+            if let Err(problem) = core.note(&line).await {
                 // What was asked for stands in the file, and it is done: it cannot be refused any more.
                 tracing::error!(transaction = view.id, %problem, "done by hand, and what came of it is not in the audit log");
                 if came == Came::Already {
@@ -118,7 +144,7 @@ async fn resolve(core: &Arc<Core>, what: &Find, wish: &HandWish) -> Result<View,
         Err(problem) => {
             core.metrics.resolved(by_hand, HandResult::Refused);
             let after = problem.state.map(TxnState::as_str);
-            core.audit.write(&Line::answered(&act, Came::Refused, after, Some(&problem.detail))).await?;
+            core.note(&Line::answered(&act, Came::Refused, after, Some(&problem.detail))).await?;
             Err(problem)
         }
     }
@@ -161,7 +187,7 @@ async fn ruled(
         // Whatever is not in memory has ended.
         (_, None) => return Err(refused("it is not open here".to_owned())),
     };
-    core.audit.write(&Line::asked(act)).await?;
+    core.note(&Line::asked(act)).await?;
     entry.step("by_hand", Some(format!("{} by {}: {}", wish.verb.as_str(), wish.who, wish.reason)));
     match ruling {
         Ruling::Abort => abort(&entry, wish).await?,

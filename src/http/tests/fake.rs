@@ -18,7 +18,8 @@ use crate::model::request::TxnRequest;
 use crate::model::state::TxnState;
 use crate::model::view::{Answer, View};
 use crate::txn::{
-    DeadlockView, Explanation, Find, HandWish, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, Page, WaitForView,
+    DeadlockView, Explanation, Find, HandWish, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, OrphanList,
+    OrphanResolved, OrphanWish, Page, WaitForView,
 };
 
 /// The id of every transaction here.
@@ -197,6 +198,15 @@ impl Operator for Fake {
             setbacks: Vec::new(),
             skipped: Vec::new(),
         })
+    }
+
+    async fn orphans(&self) -> Result<OrphanList, Problem> {
+        Ok(OrphanList::default())
+    }
+
+    async fn resolve_orphan(&self, wish: OrphanWish) -> Result<OrphanResolved, Problem> {
+        self.by_hand.lock().unwrap().push(format!("{} {:?} {} in {}", wish.who, wish.outcome, wish.gid, wish.store));
+        Err(Problem::new(Code::WrongState, "its log may live"))
     }
 
     fn lease_holder(&self, id: &str) -> Option<Arc<str>> {

@@ -112,3 +112,20 @@ async fn an_operator_who_takes_anothers_lease_is_written_down() {
     house.api.deaf.store(true, std::sync::atomic::Ordering::SeqCst);
     assert_problem(answer(release("olga", "anns")).await, Code::JournalUnavailable);
 }
+
+#[tokio::test]
+async fn orphans_are_seen_by_all_and_ended_by_operators() {
+    let house = house().await;
+    let (status, body) = answer(house.request(Method::GET, "/v1/orphans").bearer_auth("app")).await;
+    assert_eq!((status.as_u16(), body), (200, json!({"orphans": [], "unreachable": []})));
+    assert_problem(
+        answer(house.request(Method::GET, "/v1/orphans?x=1").bearer_auth("app")).await,
+        Code::InvalidRequest,
+    );
+    let body = json!({"store": "pg", "gid": "ogr1:x", "action": "commit", "reason": "r"});
+    let post = |who: &str| house.request(Method::POST, "/v1/orphans/resolve").bearer_auth(who).json(&body);
+    assert_problem(answer(post("app")).await, Code::Forbidden);
+    assert_eq!(house.api.noted().len(), 1);
+    assert_problem(answer(post("olga")).await, Code::WrongState);
+    assert_eq!(house.api.by_hand(), ["olga Committed ogr1:x in pg"]);
+}

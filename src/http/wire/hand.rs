@@ -1,10 +1,14 @@
 //! The bodies of what operators ask for by hand: a verb and its reason.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::members::Members;
 use crate::model::operator::Verb;
 use crate::model::problem::Problem;
+use crate::model::state::Outcome;
+use crate::txn::OrphanWish;
 
 const LONGEST_REASON: usize = 1000;
 
@@ -18,6 +22,23 @@ pub(in crate::http) fn hand(body: Value) -> Result<(Verb, String), Problem> {
     let reason = reason(&mut members)?;
     members.finish()?;
     Ok((verb, reason))
+}
+
+/// Reads `{"store", "gid", "action", "reason"}`.
+///
+/// # Errors
+/// `invalid_request` with a pointer.
+pub(in crate::http) fn orphan(body: Value, who: Arc<str>, trace: Option<String>) -> Result<OrphanWish, Problem> {
+    let mut members = Members::of(body, "")?;
+    let store = members.required_text("store")?;
+    let gid = members.required_text("gid")?;
+    let outcome = match action(&mut members, &[Verb::Commit, Verb::Rollback])? {
+        Verb::Commit => Outcome::Committed,
+        _ => Outcome::Aborted,
+    };
+    let reason = reason(&mut members)?;
+    members.finish()?;
+    Ok(OrphanWish { store: store.as_str().into(), gid, outcome, reason, who, trace })
 }
 
 fn action(members: &mut Members, verbs: &[Verb]) -> Result<Verb, Problem> {
@@ -65,6 +86,22 @@ mod tests {
             (json!({"action": "skip", "reason": "r", "force": true}), "/force"),
         ] {
             assert_eq!(hand(body.clone()).unwrap_err().pointer.as_deref(), Some(pointer), "{body}");
+        }
+    }
+
+    #[test]
+    fn an_orphan_is_named_whole_and_only_committed_or_rolled_back() {
+        let read = |body: Value| orphan(body, "olga".into(), None);
+        let wish = read(json!({"store": "pg", "gid": "ogr1:x", "action": "rollback", "reason": "r"})).unwrap();
+        assert_eq!((wish.store.as_str(), &*wish.gid, wish.outcome), ("pg", "ogr1:x", Outcome::Aborted));
+        for (body, pointer) in [
+            (json!({"gid": "g", "action": "commit", "reason": "r"}), ""),
+            (json!({"store": "pg", "action": "commit", "reason": "r"}), ""),
+            (json!({"store": "pg", "gid": "g", "action": "skip", "reason": "r"}), "/action"),
+            (json!({"store": "pg", "gid": "g", "action": "commit"}), ""),
+            (json!({"store": "pg", "gid": "g", "action": "commit", "reason": "r", "force": 1}), "/force"),
+        ] {
+            assert_eq!(read(body.clone()).unwrap_err().pointer.as_deref(), Some(pointer), "{body}");
         }
     }
 }

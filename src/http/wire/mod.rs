@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub(super) use digest::digest;
-pub(super) use hand::hand;
+pub(super) use hand::{hand, orphan};
 pub(super) use json::parse;
 pub(super) use lease::{lease, renewal};
 
