@@ -14,6 +14,7 @@ mod gate;
 mod graph;
 mod handler;
 mod headers;
+mod interactive;
 mod locks;
 mod openapi;
 mod operator;
@@ -28,6 +29,7 @@ mod tests;
 
 pub use access::{Access, Visitor, operator_token_path};
 pub use api::{Api, RepairMode};
+pub use interactive::Conversing;
 pub use locks::Locks;
 pub use operator::Operator;
 pub use route::Door;

@@ -10,11 +10,12 @@ use http::{HeaderMap, Response, StatusCode, Uri};
 
 use super::access::Visitor;
 use super::api::RepairMode;
-use super::handler::transaction;
+use super::handler::which;
 use super::route::Door;
 use super::{body, headers, openapi, reply, wire};
 use crate::audit::{Act, Line, Outcome};
 use crate::config::PrincipalRole;
+use crate::model::ids::TxnId;
 use crate::model::problem::Problem;
 use crate::model::view::View;
 use crate::txn::{Coordinator, Explanation, Find, HandWish, OrphanList, OrphanResolved, OrphanWish};
@@ -128,6 +129,13 @@ impl Operator for RepairMode {
     }
 }
 
+/// Which transaction is meant, and its id where that is what was asked for.
+fn asked(id: Result<Path<String>, PathRejection>) -> Result<(Find, Option<TxnId>), Problem> {
+    let what = which(id)?;
+    let id = if let Find::Id(id) = &what { Some(*id) } else { None };
+    Ok((what, id))
+}
+
 /// Lets only operators through; others are written down.
 async fn operator(door: &Door, head: &HeaderMap, action: &str, object: &str) -> Result<Visitor, Problem> {
     let visitor = door.access.visitor(head)?;
@@ -179,8 +187,7 @@ pub(super) async fn resolve(
     request: Request,
 ) -> Reply {
     let (parts, mut body) = request.into_parts();
-    let id = id.map(|Path(id)| id).unwrap_or_default();
-    match resolve_inner(&door, &id, &parts.uri, &parts.headers, &mut body).await {
+    match resolve_inner(&door, id, &parts.uri, &parts.headers, &mut body).await {
         Ok(reply) => reply,
         Err(problem) => {
             body::discard(&mut body, &parts.headers).await;
@@ -189,10 +196,17 @@ pub(super) async fn resolve(
     }
 }
 
-async fn resolve_inner(door: &Door, id: &str, uri: &Uri, head: &HeaderMap, body: &mut Body) -> Result<Reply, Problem> {
-    let visitor = operator(door, head, "resolve", id).await?;
+async fn resolve_inner(
+    door: &Door,
+    id: Result<Path<String>, PathRejection>,
+    uri: &Uri,
+    head: &HeaderMap,
+    body: &mut Body,
+) -> Result<Reply, Problem> {
+    let named = id.as_ref().map(|Path(id)| id.as_str()).unwrap_or_default();
+    let visitor = operator(door, head, "resolve", named).await?;
     headers::query(uri, &[])?;
-    let (what, asked) = transaction(id)?;
+    let (what, asked) = asked(id)?;
     headers::must_be_json(head)?;
     let bytes = body::read(body, head, LARGEST_BODY).await?;
     let (verb, reason) = wire::hand(wire::parse(&bytes)?)?;
@@ -219,7 +233,7 @@ pub(super) async fn explain(
     let explained = async {
         door.access.visitor(&head)?;
         headers::query(&uri, &[])?;
-        let (what, asked) = transaction(&id.map(|Path(id)| id).unwrap_or_default())?;
+        let (what, asked) = asked(id)?;
         Ok(match door.api.explain(&what).await {
             Ok(explanation) => reply::json(StatusCode::OK, &explanation),
             Err(problem) => reply::unknown(&problem, asked),

@@ -17,7 +17,7 @@ use tracing::Instrument;
 use super::access::Access;
 use super::api::Api;
 use super::gate::Gate;
-use super::{handler, headers, locks, operator, reply};
+use super::{handler, headers, interactive, locks, operator, reply};
 use crate::config;
 use crate::metrics::{Metrics, Route};
 use crate::model::problem::{Code, Problem};
@@ -52,6 +52,10 @@ impl Door {
         Router::new()
             .route("/v1/transactions", get(handler::list).post(handler::submit))
             .route("/v1/transactions/{id}", get(handler::show))
+            .route("/v1/transactions/{id}/operations", post(interactive::operate))
+            .route("/v1/transactions/{id}/prepare", post(interactive::prepare))
+            .route("/v1/transactions/{id}/commit", post(interactive::commit))
+            .route("/v1/transactions/{id}/rollback", post(interactive::roll_back))
             .route("/v1/transactions/{id}/resolve", post(operator::resolve))
             .route("/v1/transactions/{id}/explain", get(operator::explain))
             .route("/v1/orphans", get(operator::orphans))
@@ -78,6 +82,10 @@ fn route_of(request: &Request) -> Route {
         "/v1/transactions" if request.method() == Method::POST => Route::Submit,
         "/v1/transactions" if reads => Route::List,
         "/v1/transactions/{id}" if reads => Route::Show,
+        "/v1/transactions/{id}/operations" if request.method() == Method::POST => Route::Operate,
+        "/v1/transactions/{id}/prepare" if request.method() == Method::POST => Route::Prepare,
+        "/v1/transactions/{id}/commit" if request.method() == Method::POST => Route::Commit,
+        "/v1/transactions/{id}/rollback" if request.method() == Method::POST => Route::Rollback,
         "/v1/transactions/{id}/resolve" if request.method() == Method::POST => Route::Resolve,
         "/v1/transactions/{id}/explain" if reads => Route::Explain,
         "/v1/orphans" if reads => Route::Orphans,
@@ -102,12 +110,13 @@ async fn attend(State(door): State<Arc<Door>>, request: Request, next: Next) -> 
     let span = tracing::debug_span!("request", route = route.as_str(), trace_id = trace);
     let answer = async {
         // The status, and who waits for whom, must be readable above all when there is too much to do; and whoever waits
-        // for a lease must not keep the transactions out that it waits for.
+        // for a lease must not keep the transactions out that it waits for. A verdict frees what others wait for.
         let _place = match route {
-            Route::Submit | Route::List | Route::Show | Route::Key => match door.gate.enter().await {
+            Route::Submit | Route::Operate | Route::List | Route::Show | Route::Key => match door.gate.enter().await {
                 Ok(place) => Some(place),
                 Err(problem) => return reply::problem(&problem),
             },
+            Route::Prepare | Route::Commit | Route::Rollback => None,
             Route::Lease | Route::RenewLease | Route::ReleaseLease | Route::Locks | Route::WaitFor => None,
             Route::Resolve | Route::Explain | Route::Orphans | Route::ResolveOrphan => None,
             Route::Deadlocks | Route::Status | Route::OpenApi | Route::Unknown => None,
@@ -135,6 +144,8 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response<Body> {
         "/v1/transactions" | "/v1/locks" => "GET, HEAD, POST",
         path if path.starts_with("/v1/locks/") => "PUT, DELETE",
         path if path.ends_with("/resolve") => "POST",
+        path if path.ends_with("/explain") => "GET, HEAD",
+        path if path.starts_with("/v1/transactions/") && path.matches('/').count() == 4 => "POST",
         _ => "GET, HEAD",
     };
     wrong_method(&method, &uri, allowed)

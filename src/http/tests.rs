@@ -1,6 +1,7 @@
 //! The door and the porch over real sockets, with a fake behind them.
 
 mod fake;
+mod interactive;
 mod operator;
 
 use std::collections::BTreeMap;
@@ -444,8 +445,12 @@ async fn the_contract_lists_every_path_with_its_problems() {
         "/v1/status",
         "/v1/transactions",
         "/v1/transactions/{id}",
+        "/v1/transactions/{id}/commit",
         "/v1/transactions/{id}/explain",
+        "/v1/transactions/{id}/operations",
+        "/v1/transactions/{id}/prepare",
         "/v1/transactions/{id}/resolve",
+        "/v1/transactions/{id}/rollback",
         "/v1/wait-for",
     ];
     assert_eq!(paths.keys().collect::<Vec<_>>(), expected);
@@ -469,13 +474,27 @@ async fn the_contract_lists_every_path_with_its_problems() {
     for (schema, members) in [
         (
             "TransactionRequest",
-            &["name", "pattern", "isolation", "timeout_ms", "retry", "locks", "wait", "operations"][..],
+            &[
+                "name",
+                "pattern",
+                "isolation",
+                "timeout_ms",
+                "retry",
+                "locks",
+                "wait",
+                "interactive",
+                "lease_ms",
+                "operations",
+            ][..],
         ),
         (
             "Operation",
             &["id", "store", "read", "write", "sql", "cypher", "params", "collection", "upsert", "count", "expect"],
         ),
         ("Record", &["do", "in", "key", "set", "vector", "version", "if_version"]),
+        ("MoreOperations", &["operations"]),
+        ("PrepareRequest", &["prepared_ttl_ms", "on_expiry"]),
+        ("EndRequest", &["wait"]),
         ("LeaseRequest", &["key", "mode", "ttl_ms", "wait_ms"]),
         ("RenewRequest", &["ttl_ms"]),
         ("ResolveRequest", &["action", "reason"]),

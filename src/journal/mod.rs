@@ -3,6 +3,7 @@
 //! The journal is the only place that mints a [`Decided`]: by forcing the log's own decision, by accepting the verdict
 //! of the store that decided, or by noting that nobody was ever asked. Whoever holds the slip may act irreversibly.
 
+pub mod prepared;
 pub mod record;
 pub mod replay;
 pub mod slip;
@@ -13,7 +14,8 @@ use std::sync::Arc;
 use outrigger_wal::{Appended, Options, Recovery, Stats, Storage, Wal, WalError};
 use prost::Message;
 
-use self::record::{Ended, Intent, OpenedRecord, SkippedRecord, VerdictRecord, kind};
+use self::prepared::Prepared;
+use self::record::{Began, Ended, Intent, OpenedRecord, SkippedRecord, VerdictRecord, kind};
 use self::replay::Replayed;
 use self::slip::Decided;
 use crate::model::commit::Verdict;
@@ -96,6 +98,47 @@ impl Journal {
     #[must_use]
     pub fn owner(&self) -> LogOwner {
         self.owner
+    }
+
+    /// Notes that an interactive transaction is open. Not forced: a log that forgets it knows nothing else of it either.
+    ///
+    /// # Errors
+    /// `journal_full`, `journal_unavailable`.
+    pub fn begin(&self, began: &Began) -> Result<(), Problem> {
+        self.wal.append(kind::BEGAN, &began.encode()).map(drop).map_err(|error| problem(&error))
+    }
+
+    /// Promises: forces what a prepared transaction needs to wait for its verdict, over restarts too. Answers where it
+    /// stands.
+    ///
+    /// # Errors
+    /// [`Undecided`]: where nothing was written it may be aborted; where that is unknown it must not be.
+    pub async fn promise(&self, prepared: &Prepared) -> Result<Lsn, Undecided> {
+        let appended = self.wal.append(kind::PREPARED, &prepared.encode());
+        let appended = appended.map_err(|error| Undecided::NotWritten(problem(&error)))?;
+        self.force(appended).await.map_err(Undecided::Unknown)?;
+        Ok(appended.lsn)
+    }
+
+    /// The verdict over a prepared transaction, where the log decides; or that it is aborted, whoever decides. Forced, and
+    /// it has room where others have none: what waits must be able to end.
+    ///
+    /// # Errors
+    /// As [`Journal::decide`].
+    pub async fn rule(&self, run: Run, outcome: Outcome, answer: Option<String>) -> Result<Decided, Undecided> {
+        let record = VerdictRecord { run: run.into(), committed: outcome == Outcome::Committed, answer };
+        let appended = self.append_ending(kind::DECISION, &record.encode_to_vec()).map_err(Undecided::NotWritten)?;
+        self.force(appended).await.map_err(Undecided::Unknown)?;
+        Ok(Decided::mint(run, outcome))
+    }
+
+    /// A store is asked now to decide over a prepared transaction: forced, so that a crash from here on fences it there.
+    ///
+    /// # Errors
+    /// As [`Journal::rule`].
+    pub async fn put_to(&self, intent: &Intent) -> Result<(), Undecided> {
+        let appended = self.append_ending(kind::INTENT, &intent.encode()).map_err(Undecided::NotWritten)?;
+        self.force(appended).await.map_err(Undecided::Unknown)
     }
 
     /// Forces an intent. Whoever prepares meanwhile must await both before deciding.

@@ -8,6 +8,8 @@
 //!     3  Decision    yes                    the log itself decides
 //!     4  Learnt      no                     a store decided, or nobody was asked: this is how
 //!     5  Done        no                     every store has it; nothing more can happen
+//!     7  Prepared    yes                    everybody who can has promised, and the verdict is awaited over restarts
+//!     8  Began       no                     an interactive transaction is open: should nothing follow, it is fenced
 //!     6  Checkpoint  no                     stands for the Opened before it, so that old segments may go
 //!     9  Skipped     yes (before skipping)  an operator gave up what a store refuses for good
 //! ```
@@ -34,6 +36,10 @@ pub mod kind {
     pub const DONE: u8 = 5;
     /// [`super::OpenedRecord`]
     pub const CHECKPOINT: u8 = 6;
+    /// [`super::PreparedRecord`]
+    pub const PREPARED: u8 = 7;
+    /// [`super::BeganRecord`]
+    pub const BEGAN: u8 = 8;
     /// [`super::SkippedRecord`], forced
     pub const SKIPPED: u8 = 9;
 
@@ -47,6 +53,8 @@ pub mod kind {
             LEARNT => "learnt",
             DONE => "done",
             CHECKPOINT => "checkpoint",
+            PREPARED => "prepared",
+            BEGAN => "began",
             SKIPPED => "skipped",
             _ => "unknown",
         }
@@ -119,6 +127,29 @@ pub struct IntentRecord {
     /// The durable Lsn that its markers carry: nothing older than this may be swept while it lives.
     #[prost(uint64, tag = "11")]
     pub durable: u64,
+}
+
+/// An interactive transaction is open.
+#[derive(Clone, PartialEq, Message)]
+pub struct BeganRecord {
+    /// Which run.
+    #[prost(message, required, tag = "1")]
+    pub run: RunRecord,
+    /// As given.
+    #[prost(string, optional, tag = "2")]
+    pub name: Option<String>,
+    /// The idempotency key.
+    #[prost(message, optional, tag = "3")]
+    pub key: Option<KeyRecord>,
+    /// Microseconds since 1970.
+    #[prost(int64, tag = "4")]
+    pub began_us: i64,
+    /// The durable Lsn that its markers carry.
+    #[prost(uint64, tag = "5")]
+    pub durable: u64,
+    /// Who opened it.
+    #[prost(string, tag = "6")]
+    pub principal: String,
 }
 
 /// One absolute write.
@@ -364,7 +395,11 @@ impl Intent {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let record = IntentRecord {
+        self.to_record().encode_to_vec()
+    }
+
+    pub(super) fn to_record(&self) -> IntentRecord {
+        IntentRecord {
             run: self.run.into(),
             name: self.name.clone(),
             decider: self.decider.to_string(),
@@ -376,12 +411,14 @@ impl Intent {
             began_us: self.began_us,
             reason: self.reason.clone(),
             durable: self.durable.as_u64(),
-        };
-        record.encode_to_vec()
+        }
     }
 
     pub(super) fn decode(payload: &[u8]) -> Result<Self, Unreadable> {
-        let record: IntentRecord = decode(payload)?;
+        Self::from_record(decode(payload)?)
+    }
+
+    pub(super) fn from_record(record: IntentRecord) -> Result<Self, Unreadable> {
         let gids = record.gids.iter().map(|gid| gid.parse().map_err(|_| Unreadable(format!("a gid `{gid}`"))));
         let gids: Vec<Gid> = gids.collect::<Result<_, _>>()?;
         if gids.len() != record.preparers.len() {
@@ -399,6 +436,66 @@ impl Intent {
             reason: record.reason,
             durable: crate::model::ids::Lsn::from_u64(record.durable),
         })
+    }
+}
+
+/// An interactive transaction is open: after a crash nobody can go on with it, but it may have decided by itself.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Began {
+    /// Which run.
+    pub run: Run,
+    /// As given.
+    pub name: Option<String>,
+    /// The idempotency key.
+    pub key: Option<KeyNote>,
+    /// Microseconds since 1970.
+    pub began_us: i64,
+    /// The durable Lsn that its markers carry.
+    pub durable: crate::model::ids::Lsn,
+    /// Who opened it.
+    pub principal: String,
+}
+
+impl Began {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let record = BeganRecord {
+            run: self.run.into(),
+            name: self.name.clone(),
+            key: self.key.as_ref().map(Into::into),
+            began_us: self.began_us,
+            durable: self.durable.as_u64(),
+            principal: self.principal.clone(),
+        };
+        record.encode_to_vec()
+    }
+
+    pub(super) fn decode(payload: &[u8]) -> Result<Self, Unreadable> {
+        let record: BeganRecord = decode(payload)?;
+        Ok(Self {
+            run: (&record.run).try_into()?,
+            name: record.name,
+            key: record.key.map(TryInto::try_into).transpose()?,
+            began_us: record.began_us,
+            durable: crate::model::ids::Lsn::from_u64(record.durable),
+            principal: record.principal,
+        })
+    }
+
+    /// What it owes as far as the log knows: nothing. Had it asked anybody to follow, its Intent would be here.
+    #[must_use]
+    pub fn intent(&self) -> Intent {
+        Intent {
+            run: self.run,
+            name: self.name.clone(),
+            decider: Decider::Wal,
+            preparers: Vec::new(),
+            redo: Vec::new(),
+            claims: Vec::new(),
+            key: self.key.clone(),
+            began_us: self.began_us,
+            reason: "it was open when the sidecar stopped".to_owned(),
+            durable: self.durable,
+        }
     }
 }
 

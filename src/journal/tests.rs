@@ -7,6 +7,8 @@ use crate::lock::{Claim, LockKey, Mode};
 use crate::model::commit::{Decider, Gid, KeyNote, RedoWrite};
 use crate::model::ids::{Attempt, LogId, TxnId};
 
+mod waiting;
+
 fn options() -> Options {
     Options { segment_bytes: 1 << 20, force_filesystem: true, ..Options::default() }
 }

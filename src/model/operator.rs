@@ -68,12 +68,14 @@ impl Verb {
         use TxnState as S;
         match (state, self) {
             (S::Active, Self::Rollback) => R::Abort,
+            (S::Prepared, Self::Commit) => R::Decide(Outcome::Committed),
+            (S::Prepared, Self::Rollback) => R::Decide(Outcome::Aborted),
             (S::InDoubt, Self::Retry) => R::AskDecider,
             (S::Committing | S::Aborting | S::NeedsIntervention, Self::Retry) => R::TellStores,
             (S::NeedsIntervention, Self::Skip) => R::GiveUp,
             (S::Committing | S::Committed | S::NeedsIntervention, Self::Commit) => R::Already,
             (S::Aborting | S::Aborted, Self::Rollback) => R::Already,
-            (S::Active | S::InDoubt, _) => R::Refused,
+            (S::Active | S::Prepared | S::InDoubt, _) => R::Refused,
             (S::Committing | S::Committed | S::NeedsIntervention | S::Aborting | S::Aborted, _) => R::Refused,
         }
     }
@@ -85,6 +87,7 @@ impl Verb {
         let why = match (state, self) {
             (S::Active, Self::Commit) => "it is still at work; whoever runs it commits it",
             (S::Active, _) => "it is still at work and nothing of it is stuck; `rollback` aborts it",
+            (S::Prepared, Self::Retry) => "it waits for a verdict, which is `commit` or `rollback`",
             (S::InDoubt, Self::Commit | Self::Rollback) => {
                 "only the store that decides can say what came of it, and a guess could contradict what it holds; \
                  it is fenced there as soon as it answers, and `retry` asks it at once"

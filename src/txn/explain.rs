@@ -222,6 +222,9 @@ fn standing_sentence(view: &View, facts: &Facts) -> String {
                 view.started_at
             )
         }
+        TxnState::Prepared => {
+            "It is prepared: it outlives crashes, keeps its locks, and waits for its verdict.".to_owned()
+        }
         TxnState::InDoubt => {
             "It is not known whether it is decided: the decider was asked and no answer came, or a crash came between."
                 .to_owned()
@@ -248,6 +251,12 @@ fn promise(view: &View, part: &ParticipantView, facts: &Facts) -> PromiseView {
         _ if given_up => "its part was given up".to_owned(),
         ("reader", _) => "it only reads, and promises nothing".to_owned(),
         (_, S::Active) => "nothing is promised that outlives a crash".to_owned(),
+        ("decider", S::Prepared) => {
+            "it cannot promise: its part waits in the log, is run again at the commit, and may then be refused"
+                .to_owned()
+        }
+        ("preparer", S::Prepared) => format!("it has promised, as {}, and waits for the verdict", gid()),
+        (_, S::Prepared) => "it gets its writes if the verdict is commit; they stand in the log".to_owned(),
         ("decider", S::InDoubt) => {
             "it was asked to commit and thereby to decide; what it did is to be found out".to_owned()
         }
@@ -283,6 +292,16 @@ fn ends_when(view: &View, decider: Option<&DeciderView>, facts: &Facts) -> Strin
     };
     match view.state {
         TxnState::Active => "It ends by itself: with its work, or at its deadline.".to_owned(),
+        TxnState::Prepared => {
+            let expiry = view.prepared.as_ref().map(|prepared| match (prepared.expired, prepared.on_expiry) {
+                (true, _) => " Its time is over, and it is held for an operator.".to_owned(),
+                (false, "hold") => format!(" At {} its time is over; then it waits for an operator.", prepared.expires_at),
+                (false, _) => format!(" At {} it is rolled back by itself.", prepared.expires_at),
+            });
+            let down = decider.filter(|decider| decider.name != "wal");
+            let down = down.map(|decider| reach(std::slice::from_ref(&decider.name))).unwrap_or_default();
+            format!("It ends when its client commits it or rolls it back.{}{down}", expiry.unwrap_or_default())
+        }
         TxnState::InDoubt => match decider {
             Some(decider) if decider.name == "wal" => {
                 "It ends at the next start: the log was to decide, its flush failed, and only opening it again tells what \

@@ -81,6 +81,7 @@ fn every_state_is_explained_whole() {
     use Event as E;
     for events in [
         &[][..],
+        &[E::Promised],
         &[E::VerdictLost],
         &[E::DecidedCommit],
         &[E::DecidedCommit, E::Refused],

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::core::Core;
 use super::entry::Entry;
 use super::hand::Skip;
+use super::interactive::Call;
 use super::look_up;
 use super::site::Gate;
 use super::{Coordinator, Find};
@@ -193,7 +194,7 @@ async fn ruled(
         Ruling::Abort => abort(&entry, wish).await?,
         Ruling::AskDecider | Ruling::TellStores => hasten(&entry).await,
         Ruling::GiveUp => give_up(core, &entry, wish).await?,
-        Ruling::Decide(outcome) => decide(&entry, outcome)?,
+        Ruling::Decide(outcome) => decide(core, &entry, outcome, wish).await?,
         Ruling::Already | Ruling::Refused => {}
     }
     Ok((Came::Done, entry.view()))
@@ -205,8 +206,7 @@ fn too_late(entry: &Entry, detail: &str) -> Problem {
 
 /// The run gives way, as a victim does.
 async fn abort(entry: &Entry, wish: &HandWish) -> Result<(), Problem> {
-    let why = Problem::new(Code::RolledBack, format!("{} rolled it back by hand: {}", wish.who, wish.reason));
-    if !entry.recall(why) {
+    if !entry.recall(rolled_back(wish)) {
         let detail =
             "it has begun to ask stores to promise or to decide, so it is too late for that: its outcome is near";
         return Err(too_late(entry, detail));
@@ -284,8 +284,16 @@ async fn holds_no_promise(core: &Core, entry: &Entry, stores: &BTreeSet<StoreNam
     Ok(())
 }
 
-/// The verdict that a prepared transaction waits for.
-fn decide(entry: &Entry, outcome: Outcome) -> Result<(), Problem> {
-    let detail = format!("nothing here waits for the verdict `{}`", outcome.as_str());
-    Err(too_late(entry, &detail))
+/// The verdict that a prepared transaction waits for, as its client would give it.
+async fn decide(core: &Core, entry: &Entry, outcome: Outcome, wish: &HandWish) -> Result<(), Problem> {
+    let cause = (outcome == Outcome::Aborted).then(|| rolled_back(wish));
+    let gone = || too_late(entry, "it has just been given its verdict");
+    let line = core.conversations.line(entry.id).ok_or_else(gone)?;
+    line.ask(|reply| Call::End { outcome, cause, reply }).await.unwrap_or_else(|| Err(gone()))?;
+    until_settled(entry, PATIENCE).await;
+    Ok(())
+}
+
+fn rolled_back(wish: &HandWish) -> Problem {
+    Problem::new(Code::RolledBack, format!("{} rolled it back by hand: {}", wish.who, wish.reason))
 }

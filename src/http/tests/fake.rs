@@ -8,18 +8,18 @@ use async_trait::async_trait;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::audit::{Act, Line, Outcome};
-use crate::http::{Api, Locks, Operator};
+use crate::audit::{self, Act, Line};
+use crate::http::{Api, Conversing, Locks, Operator};
 use crate::model::commit::KeyNote;
 use crate::model::ids::TxnId;
 use crate::model::operator::Verb;
 use crate::model::problem::{Code, Problem};
-use crate::model::request::TxnRequest;
-use crate::model::state::TxnState;
+use crate::model::request::{Opening, Operation, PrepareWish, TxnRequest, WaitFor};
+use crate::model::state::{Outcome, TxnState};
 use crate::model::view::{Answer, View};
 use crate::txn::{
-    DeadlockView, Explanation, Find, HandWish, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, OrphanList,
-    OrphanResolved, OrphanWish, Page, WaitForView,
+    DeadlockView, Explanation, Find, HandWish, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, Opened,
+    OrphanList, OrphanResolved, OrphanWish, Page, WaitForView,
 };
 
 /// The id of every transaction here.
@@ -121,6 +121,8 @@ pub(super) fn view(state: TxnState) -> Box<View> {
         took_ms: Some(1.5),
         started_at: "2026-11-21T00:00:00Z".to_owned(),
         ended_at: None,
+        lease_expires_at: None,
+        prepared: None,
         participants: Vec::new(),
         timeline: Vec::new(),
         cause: None,
@@ -168,6 +170,36 @@ impl Api for Fake {
 
     fn is_ready(&self) -> bool {
         true
+    }
+}
+
+/// Notes what it was asked among what it was asked to find.
+#[async_trait]
+impl Conversing for Fake {
+    async fn open(&self, opening: Opening, _: Option<KeyNote>) -> Result<Opened, Problem> {
+        *self.last.lock().unwrap() = Some((opening.request, None));
+        Ok(Opened::New(view(TxnState::Active)))
+    }
+
+    async fn operate(&self, what: &Find, operations: Vec<Operation>, _: &LeaseActor) -> Result<View, Problem> {
+        self.found.lock().unwrap().push(format!("{what:?} operations {}", operations.len()));
+        Ok(*view(TxnState::Active))
+    }
+
+    async fn prepare(&self, what: &Find, wish: PrepareWish, _: &LeaseActor) -> Result<View, Problem> {
+        self.found.lock().unwrap().push(format!("{what:?} prepare {:?} {}", wish.ttl, wish.on_expiry.as_str()));
+        Ok(*view(TxnState::Prepared))
+    }
+
+    async fn end(
+        &self,
+        what: &Find,
+        outcome: Outcome,
+        wait: Option<WaitFor>,
+        actor: &LeaseActor,
+    ) -> Result<Answer, Problem> {
+        self.found.lock().unwrap().push(format!("{what:?} {} {wait:?} {actor:?}", outcome.as_str()));
+        Ok(self.answer.lock().unwrap().take().unwrap_or_else(|| Answer::View(view(TxnState::Committed))))
     }
 }
 
@@ -219,7 +251,7 @@ impl Operator for Fake {
     }
 
     async fn note_stranger(&self, act: &Act, problem: &Problem) -> Result<(), Problem> {
-        self.note(&Line::answered(act, Outcome::Refused, None, Some(problem.code.as_str()))).await
+        self.note(&Line::answered(act, audit::Outcome::Refused, None, Some(problem.code.as_str()))).await
     }
 }
 
