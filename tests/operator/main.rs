@@ -7,6 +7,7 @@
 mod world;
 
 mod hand;
+mod orphans;
 mod states;
 
 use std::process::Command;

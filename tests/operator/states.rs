@@ -133,3 +133,49 @@ async fn what_a_crash_left_is_hastened_and_never_contradicted() {
     let held = world.audit().await;
     assert_eq!((held.orphans().len(), held.rows.into_iter().collect::<Vec<_>>()), (0, vec![2]));
 }
+
+/// Opens a named interactive transaction with a row and a point in it.
+async fn opened(world: &World, sidecar: &Sidecar, id: i64) -> String {
+    let body = json!({"interactive": true, "name": format!("{}:{id}", world.name)});
+    let opened = world.submit(sidecar, &body).await;
+    opened.must_be(201, "active");
+    let txn = opened.body["id"].as_str().unwrap().to_owned();
+    let operations = json!({"operations": [world.row(id), world.point(&json!(id))]});
+    world.call(&sidecar.url(), &txn, "operations", &operations).await.unwrap().must_be(200, "active");
+    txn
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_for_a_verdict_gets_it_by_hand() {
+    let world = World::new("hand_verdict").await;
+    let sidecar = world.start(&world.launch()).await;
+    for (id, verb, state) in [(1, "commit", "committed"), (2, "rollback", "aborted")] {
+        let txn = opened(&world, &sidecar, id).await;
+        world.call(&sidecar.url(), &txn, "prepare", &json!({})).await.unwrap().must_be(200, "prepared");
+        the_rest_is_refused(&world, &sidecar, &txn, "prepared", &["commit", "rollback"]).await;
+        let told = world.get(&sidecar, &format!("/v1/transactions/{txn}/explain")).await.body["summary"].to_string();
+        assert!(told.contains("pg: it has promised, as ogr1:") && told.contains("is rolled back by itself"), "{told}");
+        resolve(&world, &sidecar, &txn, verb).await.must_be(200, state);
+        let again = resolve(&world, &sidecar, &txn, verb).await;
+        again.must_be(200, state);
+        let cause = again.body["cause"]["detail"].as_str().unwrap_or("by hand: a test says rollback").to_owned();
+        assert!(cause.contains("by hand: a test says rollback"), "{:#}", again.body);
+    }
+    // One that is at work in a call gives way in the middle of it.
+    let txn = opened(&world, &sidecar, 3).await;
+    let sleep = json!({"operations": [{"store": "pg", "write": true, "sql": "SELECT pg_sleep(60)::text"}]});
+    let by_hand = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        resolve(&world, &sidecar, &txn, "rollback").await.must_be(200, "aborted");
+    };
+    let url = sidecar.url();
+    let (client, ()) = futures::join!(world.call(&url, &txn, "operations", &sleep), by_hand);
+    client.unwrap().must_be(409, "rolled_back");
+    // And one that nobody calls.
+    let txn = opened(&world, &sidecar, 4).await;
+    resolve(&world, &sidecar, &txn, "rollback").await.must_be(200, "aborted");
+    let held = world.audit().await;
+    assert_eq!((held.rows.into_iter().collect::<Vec<_>>(), held.points.len()), (vec![1], 1));
+    assert_eq!(world.get(&sidecar, "/v1/status").await.body["locks"]["held"], 0);
+    assert_eq!(world.prepared(&sidecar).await, 0);
+}
