@@ -2,8 +2,9 @@
 //! `after_decide:7` for the seventh time that it is passed. Only in builds with debug assertions; a release build has
 //! no such places.
 
-/// Every place, in the order of a transaction's life.
-pub const POINTS: [&str; 15] = [
+/// Every place, in the order of a transaction's life; first of all that a batch job was opened or its end written.
+pub const POINTS: [&str; 16] = [
+    "after_job",
     "before_settle",
     "before_promise",
     "after_promise",

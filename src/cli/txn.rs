@@ -16,7 +16,8 @@ pub(super) enum Txn {
     List {
         #[command(flatten)]
         door: DoorArgs,
-        /// Only this state: active, prepared, in_doubt, committing, committed, aborting, aborted, needs_intervention
+        /// Only this state: active, prepared, in_doubt, committing, committed, aborting, aborted, needs_intervention,
+        /// compensating, compensated
         #[arg(long)]
         state: Option<String>,
         /// Only this name
@@ -157,6 +158,12 @@ fn show(txn: &Value, output: &mut Output) {
     fact("redo", joined(&plan["redo"]));
     fact("reason", text(&plan["reason"]));
     fact("pending", joined(&txn["pending"]));
+    for name in ["parent", "chunk", "undoes"] {
+        fact(name, text(&txn[name]));
+    }
+    for (name, value) in progress(&txn["job"]) {
+        fact(name, value);
+    }
     fact("cause", if txn["cause"].is_null() { dash() } else { txn["cause"].to_string() });
     for line in super::output::table(&["", ""], &facts).lines().skip(1) {
         output.line(line);
@@ -178,6 +185,40 @@ fn explain(answer: &Value, output: &mut Output) {
         output.line(format_args!("  {}", text(sentence)));
     }
     section(output, "an operator's verbs", &answer["operator"], &["action", "allowed", "does"]);
+}
+
+/// How far a batch job is.
+fn progress(job: &Value) -> Vec<(&'static str, String)> {
+    if job.is_null() {
+        return Vec::new();
+    }
+    let done = match (job["done"].as_u64(), job["chunks"].as_u64()) {
+        (Some(done), Some(chunks)) => {
+            #[expect(clippy::cast_precision_loss, reason = "a share for people")]
+            let share = done as f64 * 100.0 / chunks as f64;
+            format!("{done} of {chunks} chunks ({share:.0} %)")
+        }
+        (done, _) => format!("{} chunks", done.unwrap_or_default()),
+    };
+    let range = |range: &Value| match (&range[0], &range[1]) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    };
+    let mut ranges: Vec<String> = job["ranges"].as_array().map_or(&[][..], Vec::as_slice).iter().map(range).collect();
+    if let Some(more) = job["more_ranges"].as_u64() {
+        ranges.push(format!("and {more} ranges more"));
+    }
+    let failed = &job["failed"];
+    let refusal = || format!("chunk {}: {}: {}", failed["chunk"], text(&failed["code"]), text(&failed["detail"]));
+    vec![
+        ("done", done),
+        ("ranges", if ranges.is_empty() { dash() } else { ranges.join(", ") }),
+        ("next", text(&job["next"])),
+        ("running", text(&job["running"])),
+        ("without_compensation", text(&job["without_compensation"])),
+        ("undone", text(&job["undone"])),
+        ("failed", if failed.is_null() { dash() } else { refusal() }),
+    ]
 }
 
 fn section(output: &mut Output, title: &str, items: &Value, columns: &[&str]) {
@@ -220,5 +261,27 @@ fn age(at: &str) -> String {
         120..=7199 => format!("{} min", seconds / 60),
         7200..=172_799 => format!("{} h", seconds / 3600),
         _ => format!("{} d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_job_shows_how_far_it_is() {
+        let job = json!({"chunks": 40, "done": 17, "ranges": [[0, 15], [18, 18]], "next": 16, "running": 1,
+            "without_compensation": 0, "failed": {"chunk": 16, "code": "conflict", "detail": "rows"}});
+        let shown: std::collections::BTreeMap<_, _> = progress(&job).into_iter().collect();
+        assert_eq!(shown["done"], "17 of 40 chunks (42 %)");
+        assert_eq!((shown["ranges"].as_str(), shown["next"].as_str()), ("0-15, 18", "16"));
+        assert_eq!((shown["failed"].as_str(), shown["undone"].as_str()), ("chunk 16: conflict: rows", "-"));
+        assert!(progress(&Value::Null).is_empty());
+        let endless = json!({"chunks": null, "done": 3, "ranges": [], "next": null, "more_ranges": 2});
+        let shown: std::collections::BTreeMap<_, _> = progress(&endless).into_iter().collect();
+        assert_eq!((shown["done"].as_str(), shown["ranges"].as_str()), ("3 chunks", "and 2 ranges more"));
+        assert_eq!(shown["next"], "-");
     }
 }

@@ -3,6 +3,7 @@
 //! ```text
 //!   server (accept, time limits, drain) → route (gate, metrics, panics) → handler
 //!       → headers, body, wire (JSON → TxnRequest, checked once) → Api → reply (status, problem, retry advice)
+//!   jobs           batch jobs and their chunks
 //!   locks, graph   leases, the lock table, and who waits for whom as a picture
 //!   operator       what is resolved by hand, and why a transaction is where it is
 //! ```
@@ -15,6 +16,7 @@ mod graph;
 mod handler;
 mod headers;
 mod interactive;
+mod jobs;
 mod locks;
 mod openapi;
 mod operator;

@@ -33,7 +33,7 @@ use crate::model::problem::Code;
 )]
 struct Contract;
 
-/// A one-shot transaction. Members that are not listed are refused.
+/// A transaction, a chunk of a batch job, or the opening of one. Members that are not listed are refused.
 #[derive(ToSchema)]
 pub(super) struct TransactionRequest {
     /// Unique while its transaction is not ended.
@@ -67,7 +67,34 @@ pub(super) struct TransactionRequest {
     /// Interactive only: how long it stays open after a call; 30000 by default.
     #[schema(minimum = 100, maximum = 3_600_000)]
     lease_ms: Option<u32>,
-    /// In the given order within a store; in parallel across stores where nothing is referenced.
+    /// In the given order within a store; in parallel across stores where nothing is referenced. Absent where a job is
+    /// opened; may be absent where an interactive transaction is; else needed.
+    #[schema(min_items = 1, max_items = 1000)]
+    operations: Option<Vec<Operation>>,
+    /// Opens a batch job of that `name`; beside these two nothing may stand.
+    job: Option<Job>,
+    /// The name of the batch job of which this is a chunk.
+    #[schema(pattern = "^[A-Za-z0-9._:@-]{1,128}$")]
+    parent: Option<String>,
+    /// Which of the job's chunks: it happens once.
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_u64)]
+    chunk: Option<u64>,
+    /// What undoes the chunk when its job is rolled back.
+    compensate: Option<Compensation>,
+}
+
+/// A batch job.
+#[derive(ToSchema)]
+struct Job {
+    /// How many chunks it will have: 0 to one less. Without it the job ends when it is committed.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_992_u64)]
+    chunks: Option<u64>,
+}
+
+/// The undoing of a chunk. `$ref` reaches the results of the chunk's own operations.
+#[derive(ToSchema)]
+struct Compensation {
+    /// As a transaction's.
     #[schema(min_items = 1, max_items = 1000)]
     operations: Vec<Operation>,
 }
@@ -95,6 +122,8 @@ pub(super) struct PrepareRequest {
 pub(super) struct EndRequest {
     /// `applied` or `decided`; by default what the opening said.
     wait: Option<String>,
+    /// Rolling a batch job back only: give it up, and leave its chunks as they are.
+    mark_failed: Option<bool>,
 }
 
 /// How often and how soon a transaction that lost a race runs again.

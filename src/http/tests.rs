@@ -2,6 +2,7 @@
 
 mod fake;
 mod interactive;
+mod jobs;
 mod operator;
 
 use std::collections::BTreeMap;

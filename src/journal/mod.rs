@@ -3,6 +3,7 @@
 //! The journal is the only place that mints a [`Decided`]: by forcing the log's own decision, by accepting the verdict
 //! of the store that decided, or by noting that nobody was ever asked. Whoever holds the slip may act irreversibly.
 
+pub mod job;
 pub mod prepared;
 pub mod record;
 pub mod replay;
@@ -14,12 +15,14 @@ use std::sync::Arc;
 use outrigger_wal::{Appended, Options, Recovery, Stats, Storage, Wal, WalError};
 use prost::Message;
 
+use self::job::JobLog;
 use self::prepared::Prepared;
 use self::record::{Began, Ended, Intent, OpenedRecord, SkippedRecord, VerdictRecord, kind};
 use self::replay::Replayed;
 use self::slip::Decided;
 use crate::model::commit::Verdict;
-use crate::model::ids::{Incarnation, LogOwner, Lsn, Run};
+use crate::model::ids::{Incarnation, LogOwner, Lsn, Run, TxnId};
+use crate::model::job::JobPhase;
 use crate::model::operator::Skipped;
 use crate::model::problem::{Code, Problem};
 use crate::model::state::Outcome;
@@ -30,6 +33,9 @@ pub struct Journal {
     wal: Wal,
     owner: LogOwner,
 }
+
+/// The copy of a large job is written in records of about this size: none needs a segment to itself.
+const JOB_RECORD_BYTES: usize = 256 << 10;
 
 /// What opening found, besides the histories.
 #[derive(Debug)]
@@ -259,6 +265,42 @@ impl Journal {
         let below = oldest_needed.min(checkpoint.lsn);
         self.wal.release(below).map_err(|error| problem(&error))?;
         Ok(places)
+    }
+
+    /// Forces what is new of a batch job: that it is open, is rolled back, or has ended.
+    ///
+    /// # Errors
+    /// `journal_full` (only an opening can be refused so: nothing was written), `journal_unavailable`: whether it stands
+    /// is known at the next opening of the log only. Cancellation: the record may or may not become durable.
+    pub async fn note_job(&self, id: TxnId, said: &JobLog) -> Result<Lsn, Problem> {
+        let opens = said.phase == JobPhase::Open;
+        let mut place = None;
+        let mut last = None;
+        for record in said.encode(id, self.wal.max_payload()) {
+            let appended =
+                if opens { self.wal.append(kind::JOB, &record) } else { self.wal.append_reserved(kind::JOB, &record) };
+            let appended = appended.map_err(|error| problem(&error))?;
+            place = place.or(Some(appended.lsn));
+            last = Some(appended);
+        }
+        if let Some(last) = last {
+            self.force(last).await?;
+        }
+        Ok(place.unwrap_or(Lsn::ZERO))
+    }
+
+    /// Appends all that is known of a job, so that what stands before may go at the next checkpoint, which makes it
+    /// durable. Answers where it stands.
+    ///
+    /// # Errors
+    /// As [`Journal::witness`].
+    pub fn copy_job(&self, id: TxnId, job: &JobLog) -> Result<Option<Lsn>, Problem> {
+        let mut place = None;
+        for record in job.encode(id, JOB_RECORD_BYTES.min(self.wal.max_payload())) {
+            let appended = self.append_ending(kind::JOB, &record)?;
+            place = place.or(Some(appended.lsn));
+        }
+        Ok(place)
     }
 
     /// Waits until everything appended so far is durable.

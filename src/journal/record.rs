@@ -12,13 +12,16 @@
 //!     8  Began       no                     an interactive transaction is open: should nothing follow, it is fenced
 //!     6  Checkpoint  no                     stands for the Opened before it, so that old segments may go
 //!     9  Skipped     yes (before skipping)  an operator gave up what a store refuses for good
+//!    10  Job         yes (copies: no)       a batch job: opened, rolled back, ended, or all of it so far (see `job`)
 //! ```
 
 use prost::Message;
 
+use super::job::ChunkRecord;
 use crate::lock::{Claim, LockKey, Mode};
 use crate::model::commit::{Decider, Gid, KeyNote, RedoWrite};
 use crate::model::ids::{Attempt, Run, StoreName, TxnId};
+use crate::model::job::ChunkNote;
 use crate::model::operator::Skipped;
 use crate::model::state::Outcome;
 
@@ -42,6 +45,8 @@ pub mod kind {
     pub const BEGAN: u8 = 8;
     /// [`super::SkippedRecord`], forced
     pub const SKIPPED: u8 = 9;
+    /// [`super::super::job::JobRecord`]
+    pub const JOB: u8 = 10;
 
     /// The name of a type byte, for people.
     #[must_use]
@@ -56,6 +61,7 @@ pub mod kind {
             PREPARED => "prepared",
             BEGAN => "began",
             SKIPPED => "skipped",
+            JOB => "job",
             _ => "unknown",
         }
     }
@@ -127,6 +133,9 @@ pub struct IntentRecord {
     /// The durable Lsn that its markers carry: nothing older than this may be swept while it lives.
     #[prost(uint64, tag = "11")]
     pub durable: u64,
+    /// Of which job it is a chunk.
+    #[prost(message, optional, tag = "20")]
+    pub chunk: Option<ChunkRecord>,
 }
 
 /// An interactive transaction is open.
@@ -244,8 +253,11 @@ pub struct DoneRecord {
     /// Why it aborted: the problem's code and its sentence.
     #[prost(string, repeated, tag = "12")]
     pub cause: Vec<String>,
+    /// Of which job it was a chunk.
+    #[prost(message, optional, tag = "20")]
+    pub chunk: Option<ChunkRecord>,
     /// What an operator gave up.
-    #[prost(message, repeated, tag = "20")]
+    #[prost(message, repeated, tag = "21")]
     pub skipped: Vec<SkippedRecord>,
 }
 
@@ -379,6 +391,8 @@ pub struct Intent {
     pub reason: String,
     /// The durable Lsn that its markers carry.
     pub durable: crate::model::ids::Lsn,
+    /// Of which job it is a chunk, and what would undo it.
+    pub chunk: Option<ChunkNote>,
 }
 
 impl Intent {
@@ -411,6 +425,7 @@ impl Intent {
             began_us: self.began_us,
             reason: self.reason.clone(),
             durable: self.durable.as_u64(),
+            chunk: self.chunk.as_ref().map(Into::into),
         }
     }
 
@@ -435,6 +450,7 @@ impl Intent {
             began_us: record.began_us,
             reason: record.reason,
             durable: crate::model::ids::Lsn::from_u64(record.durable),
+            chunk: record.chunk.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -495,6 +511,7 @@ impl Began {
             began_us: self.began_us,
             reason: "it was open when the sidecar stopped".to_owned(),
             durable: self.durable,
+            chunk: None,
         }
     }
 }
@@ -526,6 +543,8 @@ pub struct Ended {
     pub cause: Option<(String, String)>,
     /// What an operator gave up.
     pub skipped: Vec<Skipped>,
+    /// Of which job it was a chunk, and what would undo it.
+    pub chunk: Option<ChunkNote>,
 }
 
 impl Ended {
@@ -545,6 +564,7 @@ impl Ended {
             answer: self.key.as_ref().and_then(|(_, answer)| answer.clone()),
             cause: self.cause.as_ref().map(|(code, text)| vec![code.clone(), text.clone()]).unwrap_or_default(),
             skipped: self.skipped.iter().map(|skipped| SkippedRecord::of(self.run, skipped)).collect(),
+            chunk: self.chunk.as_ref().map(Into::into),
         };
         record.encode_to_vec()
     }
@@ -567,6 +587,7 @@ impl Ended {
             key: record.key.map(|key| Ok::<_, Unreadable>((key.try_into()?, answer))).transpose()?,
             cause: cause.next().zip(cause.next()),
             skipped: record.skipped.into_iter().map(Into::into).collect(),
+            chunk: record.chunk.map(TryInto::try_into).transpose()?,
         })
     }
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::lock::{Claim, LockKey, Mode};
 use crate::model::commit::{Decider, Gid, KeyNote, RedoWrite};
 use crate::model::ids::{Attempt, LogId, TxnId};
+use crate::model::job::ChunkNote;
 
 mod waiting;
 
@@ -41,11 +42,17 @@ fn intent(run: Run, decider: &str) -> Intent {
         began_us: 17,
         reason: "because".into(),
         durable: Lsn::from_u64(9),
+        chunk: Some(note()),
     }
 }
 
 fn skipped(store: &str) -> Skipped {
     Skipped { store: store.into(), reason: "the collection is gone".into(), by: "olga".into(), at_us: 5 }
+}
+
+fn note() -> ChunkNote {
+    let (job, parent) = (TxnId(uuid::Uuid::from_u128(7)), "import-7".to_owned());
+    ChunkNote { job, parent, number: 17, undoes: false, undo: Some("{}".into()) }
 }
 
 fn ended(run: Run, key: Option<(KeyNote, Option<String>)>) -> Ended {
@@ -62,6 +69,7 @@ fn ended(run: Run, key: Option<(KeyNote, Option<String>)>) -> Ended {
         key,
         cause: Some(("conflict".into(), "x".into())),
         skipped: vec![skipped("vec")],
+        chunk: None,
     }
 }
 
@@ -70,6 +78,7 @@ fn records_read_back() {
     let intent = intent(run(), "graph");
     assert_eq!(Intent::decode(&intent.encode()), Ok(intent));
     let ended = ended(run(), Some((KeyNote { key: "a/b".into(), digest: [1; 32] }, Some("{}".into()))));
+    let ended = Ended { chunk: Some(note()), ..ended };
     assert_eq!(Ended::decode(&ended.encode()), Ok(ended));
 }
 

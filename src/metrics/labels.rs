@@ -155,6 +155,42 @@ labels! {
 }
 
 labels! {
+    /// What became of a chunk of a batch job that was sent.
+    ChunkOutcome {
+        /// It is done.
+        Done = "done",
+        /// It was done before: its recorded answer was given.
+        Replayed = "replayed",
+        /// It was aborted.
+        Refused = "refused",
+        /// Its compensation is done.
+        Undone = "undone",
+        /// Its compensation was aborted, and is tried again.
+        UndoRefused = "undo_refused",
+    }
+}
+
+labels! {
+    /// What was left over, and is gone now.
+    Reaped {
+        /// A lease whose time was over.
+        Lease = "lease",
+        /// An interactive transaction whose client went away.
+        Interactive = "interactive",
+        /// A prepared transaction that nobody decided in time.
+        PreparedExpired = "prepared_expired",
+        /// A prepared transaction in a store that our log did not know.
+        PreparedOrphan = "prepared_orphan",
+        /// A session of a dead life of ours in a store.
+        Session = "session",
+        /// A marker or participant row without a key.
+        Marker = "marker",
+        /// An idempotency key, in a store's marker or in the log.
+        Key = "key",
+    }
+}
+
+labels! {
     /// Where the waits of a deadlock are.
     DeadlockSource {
         /// In our own lock table.
@@ -275,7 +311,7 @@ impl Route {
             Self::Submit => {
                 let mut all: Vec<u16> = Code::ALL.iter().map(|code| code.status()).collect();
                 all.extend([200, 201, 202]);
-                all.retain(|status| ![404, 405].contains(status));
+                all.retain(|status| *status != 405);
                 all
             }
             Self::Operate | Self::Prepare | Self::Commit | Self::Rollback => {

@@ -12,12 +12,14 @@ mod tests;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+};
 
 use families::{Hand, Locks, Log, Maker, SPANS};
 pub use labels::{
-    AttemptReason, AuditPlace, ByHand, CallResult, DeadlockSource, DeviceWrite, HandResult, Pattern, Phase,
-    RecoveryOutcome, Route, StoreCall,
+    AttemptReason, AuditPlace, ByHand, CallResult, ChunkOutcome, DeadlockSource, DeviceWrite, HandResult, Pattern,
+    Phase, Reaped, RecoveryOutcome, Route, StoreCall,
 };
 
 use crate::model::ids::StoreName;
@@ -27,13 +29,14 @@ use crate::model::state::{Outcome, TxnState};
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The states in which a transaction is open.
-pub const OPEN_STATES: [TxnState; 6] = [
+pub const OPEN_STATES: [TxnState; 7] = [
     TxnState::Active,
     TxnState::Prepared,
     TxnState::InDoubt,
     TxnState::Committing,
     TxnState::Aborting,
     TxnState::NeedsIntervention,
+    TxnState::Compensating,
 ];
 
 type Refresher = Box<dyn Fn(&Metrics) + Send + Sync>;
@@ -53,6 +56,8 @@ struct Families {
     oldest: GaugeVec,
     attempts: IntCounterVec,
     interventions: IntGauge,
+    jobs_open: IntGauge,
+    job_chunks: IntCounterVec,
     ready: IntGauge,
     store_requests: IntCounterVec,
     store_seconds: HistogramVec,
@@ -65,6 +70,8 @@ struct Families {
     journal: Log,
     recovery: Gauge,
     recovered: IntCounterVec,
+    reaped: IntCounterVec,
+    sweep: Histogram,
     http_requests: IntCounterVec,
     http_seconds: HistogramVec,
 }
@@ -90,6 +97,8 @@ impl Families {
             ),
             attempts: m.counters("attempts_total", "Runs of transactions, by why they began", &["reason"]),
             interventions: m.count("interventions_open", "Transactions that wait for an operator"),
+            jobs_open: m.count("jobs_open", "Batch jobs that have not ended"),
+            job_chunks: m.counters("job_chunks_total", "Chunks of batch jobs, by what became of them", &["outcome"]),
             ready: m.count("ready", "Whether /readyz says that it is ready"),
             store_requests: m.counters(
                 "store_requests_total",
@@ -124,6 +133,12 @@ impl Families {
                 "Transactions that the last start found unfinished, by how they were left",
                 &["outcome"],
             ),
+            reaped: m.counters("reaped_total", "Left-overs that were ended or deleted, by what they were", &["what"]),
+            sweep: m.histogram(
+                "reaper_sweep_seconds",
+                "How long one look for left-overs in one store took, rests included",
+                SPANS,
+            ),
             http_requests: m.counters("http_requests_total", "Requests at the door, by answer", &["route", "status"]),
             http_seconds: m.histograms("http_request_seconds", "How long requests at the door took", &["route"], SPANS),
             refresher: OnceLock::new(),
@@ -157,6 +172,8 @@ impl Metrics {
         AttemptReason::ALL.iter().for_each(|reason| drop(f.attempts.with_label_values(&[reason.as_str()])));
         DeviceWrite::ALL.iter().for_each(|purpose| drop(f.journal.device.with_label_values(&[purpose.as_str()])));
         RecoveryOutcome::ALL.iter().for_each(|outcome| drop(f.recovered.with_label_values(&[outcome.as_str()])));
+        ChunkOutcome::ALL.iter().for_each(|outcome| drop(f.job_chunks.with_label_values(&[outcome.as_str()])));
+        Reaped::ALL.iter().for_each(|what| drop(f.reaped.with_label_values(&[what.as_str()])));
         for state in OPEN_STATES {
             f.open.with_label_values(&[state.as_str()]);
             f.oldest.with_label_values(&[state.as_str()]);
@@ -233,6 +250,16 @@ impl Metrics {
         if state == TxnState::NeedsIntervention {
             self.0.interventions.set(as_gauge(count));
         }
+    }
+
+    /// Batch jobs that have not ended.
+    pub fn set_jobs_open(&self, count: usize) {
+        self.0.jobs_open.set(as_gauge(count));
+    }
+
+    /// A chunk of a batch job was sent, or undone.
+    pub fn job_chunk(&self, outcome: ChunkOutcome) {
+        self.0.job_chunks.with_label_values(&[outcome.as_str()]).inc();
     }
 
     /// A run began.
@@ -341,6 +368,21 @@ impl Metrics {
     /// Recovery found a transaction unfinished and left it so.
     pub fn recovered(&self, outcome: RecoveryOutcome) {
         self.0.recovered.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// So many left-overs are gone.
+    pub fn reaped(&self, what: Reaped, count: u64) {
+        self.0.reaped.with_label_values(&[what.as_str()]).inc_by(count);
+    }
+
+    /// A store was looked through for left-overs.
+    pub fn sweep_took(&self, took: Duration) {
+        self.0.sweep.observe(took.as_secs_f64());
+    }
+
+    /// Idempotency keys that only the journal remembers.
+    pub fn set_journal_keys(&self, count: usize) {
+        self.0.journal.keys.set(as_gauge(count));
     }
 
     /// The door answered.

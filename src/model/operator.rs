@@ -74,9 +74,10 @@ impl Verb {
             (S::Committing | S::Aborting | S::NeedsIntervention, Self::Retry) => R::TellStores,
             (S::NeedsIntervention, Self::Skip) => R::GiveUp,
             (S::Committing | S::Committed | S::NeedsIntervention, Self::Commit) => R::Already,
-            (S::Aborting | S::Aborted, Self::Rollback) => R::Already,
+            (S::Aborting | S::Aborted | S::Compensating | S::Compensated, Self::Rollback) => R::Already,
             (S::Active | S::Prepared | S::InDoubt, _) => R::Refused,
             (S::Committing | S::Committed | S::NeedsIntervention | S::Aborting | S::Aborted, _) => R::Refused,
+            (S::Compensating | S::Compensated, _) => R::Refused,
         }
     }
 
@@ -96,7 +97,16 @@ impl Verb {
                 "it is decided to commit, and no decision is reversed"
             }
             (S::Aborting | S::Aborted, Self::Commit) => "it is decided to abort, and no decision is reversed",
-            (S::Committed | S::Aborted, _) => "it has ended",
+            (S::Compensating | S::Compensated, Self::Commit) => {
+                "it is being undone, or has been, and that is not reversed"
+            }
+            (S::Compensating, Self::Retry) => {
+                "each chunk is undone by a transaction of its own, which is repeated by itself; that one can be looked at"
+            }
+            (S::Compensating, _) => {
+                "a job that cannot be undone is given up by its own rollback with `mark_failed`; its chunks then stay"
+            }
+            (S::Committed | S::Aborted | S::Compensated, _) => "it has ended",
             (_, Self::Skip) => "no store has refused its part for good, so there is nothing to give up",
             _ => "that means nothing here",
         };

@@ -4,7 +4,7 @@ mod kept;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::hand::Hand;
+use super::job::OfJob;
 use crate::clock;
 use crate::journal::record::Began;
 use crate::lock::{Deadlock, Standing};
@@ -44,6 +45,8 @@ pub(super) struct Entry {
     pub(super) durable: Lsn,
     /// What an operator tells it.
     pub(super) hand: Hand,
+    /// What it has to do with a batch job.
+    of_job: OnceLock<OfJob>,
     /// The oldest place in the log that its recovery would need.
     pin: AtomicU64,
     live: Mutex<Live>,
@@ -140,8 +143,8 @@ impl Entry {
         let (changed, _) = watch::channel(TxnState::Active);
         let (settled, _) = watch::channel(false);
         let (began, live, pin) = (Instant::now(), Mutex::new(live), AtomicU64::new(durable.as_u64()));
-        let hand = Hand::new();
-        Self { id, name, key, priority: 0, began_us, began, durable, pin, hand, live, changed, settled }
+        let (hand, of_job) = (Hand::new(), OnceLock::new());
+        Self { id, name, key, priority: 0, began_us, began, durable, hand, of_job, pin, live, changed, settled }
     }
 
     /// The oldest place in the log that its recovery would need.
@@ -156,6 +159,22 @@ impl Entry {
 
     fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is a batch job, or a part of one: said once, as soon as it is there.
+    pub(super) fn belongs(&self, of_job: OfJob) {
+        if self.of_job.set(of_job).is_err() {
+            tracing::error!(transaction = %self.id, "a defect: it belongs to a job already");
+        }
+    }
+
+    pub(super) fn of_job(&self) -> Option<&OfJob> {
+        self.of_job.get()
+    }
+
+    /// The results of its present run.
+    pub(super) fn results(&self) -> Option<Arc<Results>> {
+        self.live().results.clone()
     }
 
     pub(super) fn state(&self) -> TxnState {
@@ -428,6 +447,11 @@ impl Entry {
         live.took_ms = Some(self.began.elapsed().as_secs_f64() * 1000.0);
     }
 
+    /// Microseconds since 1970; `None` while it is open.
+    pub(super) fn ended_us(&self) -> Option<i64> {
+        self.live().ended_us
+    }
+
     /// A rough count of the bytes that its results hold.
     pub(super) fn weight(&self) -> usize {
         self.live().results.as_ref().map_or(0, |results| results.values().map(weight).sum())
@@ -446,11 +470,16 @@ impl Entry {
             pending: live.pending.contains_key(store),
             last_error: live.pending.get(store).cloned().flatten(),
         };
+        let guarantee = match self.job() {
+            Some(_) => Some("chunks"),
+            None => live.plan.as_ref().map(|plan| guarantee(plan, state)),
+        };
+        let note = self.chunk_note();
         View {
             id: self.id.to_string(),
             name: self.name.clone(),
             state,
-            guarantee: live.plan.as_ref().map(|plan| guarantee(plan, state)),
+            guarantee,
             plan: live.plan.clone(),
             results: live
                 .results
@@ -469,6 +498,10 @@ impl Entry {
             timeline: live.timeline.clone(),
             cause: live.cause.as_ref().map(cause_view),
             skipped,
+            job: self.job().map(|job| job.view()),
+            parent: note.as_ref().map(|note| note.parent.clone()),
+            chunk: note.as_ref().filter(|note| !note.undoes).map(|note| note.number),
+            undoes: note.filter(|note| note.undoes).map(|note| note.number),
         }
     }
 }

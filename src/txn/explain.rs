@@ -238,6 +238,8 @@ fn standing_sentence(view: &View, facts: &Facts) -> String {
             format!("It is decided to commit, for good, and {who} refuses its part{why}.")
         }
         TxnState::Aborting => format!("It is decided to abort{why}; still to let go: {pending}."),
+        TxnState::Compensating => "It is a batch job whose chunks are being undone, the last one first.".to_owned(),
+        TxnState::Compensated => "It is a batch job, and every chunk of it is undone.".to_owned(),
         TxnState::Committed => "It is committed, and everybody was told.".to_owned(),
         TxnState::Aborted => format!("It is aborted, and no store has any of it{why}."),
     }
@@ -249,6 +251,7 @@ fn promise(view: &View, part: &ParticipantView, facts: &Facts) -> PromiseView {
     let given_up = view.skipped.iter().any(|skipped| skipped.store == StoreName::from(part.store.as_str()));
     let said = match (part.role, view.state) {
         _ if given_up => "its part was given up".to_owned(),
+        (_, S::Compensating | S::Compensated) => "it has what its chunks left there".to_owned(),
         ("reader", _) => "it only reads, and promises nothing".to_owned(),
         (_, S::Active) => "nothing is promised that outlives a crash".to_owned(),
         ("decider", S::Prepared) => {
@@ -291,6 +294,7 @@ fn ends_when(view: &View, decider: Option<&DeciderView>, facts: &Facts) -> Strin
         if down.is_empty() { String::new() } else { format!(" Now {}.", down.join(", and ")) }
     };
     match view.state {
+        TxnState::Active if view.job.is_some() => "It ends when its client commits it or rolls it back: a job has no time of its own.".to_owned(),
         TxnState::Active => "It ends by itself: with its work, or at its deadline.".to_owned(),
         TxnState::Prepared => {
             let expiry = view.prepared.as_ref().map(|prepared| match (prepared.expired, prepared.on_expiry) {
@@ -326,7 +330,8 @@ fn ends_when(view: &View, decider: Option<&DeciderView>, facts: &Facts) -> Strin
             let who = who.join(", ");
             format!("It ends when the cause in {who} is mended (it is tried again by itself), or by `skip`.{down}")
         }
-        TxnState::Committed | TxnState::Aborted => "It has ended.".to_owned(),
+        TxnState::Compensating => "It ends when every chunk is undone; what stands in the way is tried again by itself.".to_owned(),
+        TxnState::Committed | TxnState::Aborted | TxnState::Compensated => "It has ended.".to_owned(),
     }
 }
 

@@ -82,6 +82,7 @@ fn every_state_is_explained_whole() {
     for events in [
         &[][..],
         &[E::Promised],
+        &[E::RolledBack],
         &[E::VerdictLost],
         &[E::DecidedCommit],
         &[E::DecidedCommit, E::Refused],

@@ -10,6 +10,7 @@ use super::atomic::ended;
 use super::core::Core;
 use super::entry::Entry;
 use super::hand::{Skip, Word};
+use super::job;
 use super::retry::Backoff;
 use crate::clock;
 use crate::crash;
@@ -70,10 +71,8 @@ pub(super) async fn write_end(core: &Core, entry: &Entry, decided: &Decided, int
     // Reads and one-phase aborts promised nothing; everything else is written down.
     match core.journal.end(&ended) {
         Ok(lsn) => {
-            if let Some((note, _)) = &ended.key {
-                let mut keyed = core.keyed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                keyed.insert(note.key.clone(), (lsn, ended));
-            }
+            job::note_end(core, entry, &ended, lsn);
+            core.keyed().note(lsn, ended);
             core.locks.release_all(entry.id);
             crash::point("after_done");
             true

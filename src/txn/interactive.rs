@@ -135,14 +135,14 @@ impl Coordinator {
         core.check_open()?;
         core.check_plan(&request, Instant::now() + request.timeout).await?;
         if let Some(note) = &key
-            && let Some(known) = core.known_key(note).await?
+            && let Some(known) = look_up::known_key(core, note, request.wait, true).await?
         {
             return Ok(Opened::Replayed(known));
         }
         if core.registry.open_count() >= core.settings.max_open {
             return Err(Problem::new(Code::Overloaded, format!("{} transactions are open", core.settings.max_open)));
         }
-        let entry = core.registry.begin(request.name, key, request.priority, || core.journal.durable_lsn())?;
+        let entry = core.begin(request.name, key, request.priority)?;
         entry.step("begun", None);
         if let Err(problem) = core.journal.begin(&entry.began_record(&principal)) {
             close(core, &entry, super::End::Aborted(problem.clone()));
@@ -248,7 +248,8 @@ impl Coordinator {
         }
     }
 
-    fn entry(&self, what: &Find) -> Option<Arc<Entry>> {
+    /// What is in memory.
+    pub(super) fn entry(&self, what: &Find) -> Option<Arc<Entry>> {
         match what {
             Find::Id(id) => self.core.registry.get(*id),
             Find::Name(name) => self.core.registry.named(name),

@@ -5,9 +5,13 @@
 //!                                                                 ├ work      step 3
 //!                                                                 ├ in_doubt  the answer was lost: fence
 //!                                                                 └ finish    steps 7 and 8 ◄── recovery walks in here
-//!   monitor   one a store: its gate            janitor   sweeps, checkpoints, orphans
+//!   open ─► interactive (a mailbox) ─► the same attempt, call by call ─► held: prepared, waits for its verdict
+//!
+//!   monitor   one a store: its gate            reaper    one a store: what is left over in it
+//!   job       batch jobs: named parents of many chunks, each driven like any other transaction
 //!   leases    locks for applications           deadlock  circles that run through stores
 //!   resolve   an operator's verb, heard by hand   explain   why one is where it is
+//!   keys      what only the log remembers      janitor   forgets, checkpoints
 //! ```
 //!
 //! A client that goes away drops a receiver, never the protocol.
@@ -15,6 +19,7 @@
 mod atomic;
 mod core;
 mod deadlock;
+mod elsewhere;
 mod entry;
 mod explain;
 mod finish;
@@ -23,11 +28,14 @@ mod held;
 mod in_doubt;
 mod interactive;
 mod janitor;
+mod job;
+mod keys;
 mod leases;
 mod lock_view;
 mod look_up;
 mod monitor;
 mod orphans;
+mod reaper;
 pub mod recovery;
 mod registry;
 mod resolve;
@@ -36,7 +44,6 @@ mod site;
 mod status;
 mod work;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -64,14 +71,14 @@ use self::entry::Entry;
 use self::interactive::Conversations;
 use self::leases::Leases;
 use self::recovery::Report;
-use self::registry::{Keyed, Registry};
+use self::registry::Registry;
 use self::site::Site;
 use crate::audit::Audit;
 use crate::clock;
 use crate::journal::{Journal, OpenReport};
 use crate::lock::LockManager;
 use crate::metrics::{AttemptReason, Metrics, Pattern};
-use crate::model::commit::KeyNote;
+use crate::model::commit::{Decider, KeyNote};
 use crate::model::ids::{Run, StoreName, TxnId};
 use crate::model::problem::{Code, Problem};
 use crate::model::request::{TxnRequest, WaitFor};
@@ -183,15 +190,18 @@ impl Coordinator {
             leaving: CancellationToken::new(),
             conversations: Conversations::default(),
             lost_log: Mutex::default(),
-            keyed: Mutex::new(BTreeMap::new()),
+            keyed: Mutex::default(),
             report: Mutex::new(report),
+            jobs: tokio::sync::Mutex::new(()),
         });
         let plan = recovery::take_over(&core, opened.replayed);
         core.report.lock().unwrap_or_else(PoisonError::into_inner).ready_seconds = since.elapsed().as_secs_f64();
         metrics.set_recovery(since.elapsed());
-        recovery::resume_all(&core, plan, since);
+        recovery::resume_all(&core, plan, recovery::Origin::Log, since);
+        job::go_on(&core);
         for site in core.sites.values() {
             tokio::spawn(monitor::watch(core.clone(), site.clone()));
+            tokio::spawn(reaper::reap(core.clone(), site.clone()));
         }
         tokio::spawn(janitor::tidy(core.clone()));
         tokio::spawn(deadlock::watch(core.clone()));
@@ -209,40 +219,50 @@ impl Coordinator {
     pub async fn submit(&self, request: TxnRequest, key: Option<KeyNote>) -> Answer {
         let deadline = Instant::now() + request.timeout;
         let wait = request.wait;
-        match self.admit(request, key, deadline).await {
+        match self.admit(request, key, deadline, false).await {
             Ok(Admitted::Running(entry)) => self.core.wait(&entry, wait, deadline).await,
             Ok(Admitted::Replayed(view)) => Answer::Replayed(view),
             Err(problem) => Answer::Problem(Box::new(problem)),
         }
     }
 
-    /// The same without waiting (`Prefer: respond-async`).
+    /// The same without waiting (`Prefer: respond-async`). Nobody reads the answer of the run, so what stands under the
+    /// key is looked for first, in the stores too.
     ///
     /// # Errors
     /// What can be refused at once: `name_in_use`, `overloaded`, `impossible_guarantee`, `store_unavailable`, …
-    pub async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<TxnId, Problem> {
+    pub async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<Accepted, Problem> {
         let deadline = Instant::now() + request.timeout;
-        match self.admit(request, key, deadline).await? {
-            Admitted::Running(entry) => Ok(entry.id),
-            Admitted::Replayed(view) => {
-                view.id.parse().map_err(|_| Problem::new(Code::Internal, "a recorded id that is none"))
-            }
-        }
+        Ok(match self.admit(request, key, deadline, true).await? {
+            Admitted::Running(entry) => Accepted::Running(entry.id),
+            Admitted::Replayed(view) => Accepted::Replayed(view),
+        })
     }
 
-    async fn admit(&self, request: TxnRequest, key: Option<KeyNote>, deadline: Instant) -> Result<Admitted, Problem> {
+    async fn admit(
+        &self,
+        request: TxnRequest,
+        key: Option<KeyNote>,
+        deadline: Instant,
+        look_in_stores: bool,
+    ) -> Result<Admitted, Problem> {
         let core = &self.core;
         core.check_open()?;
-        core.check_plan(&request, deadline).await?;
-        if let Some(note) = &key
-            && let Some(known) = core.known_key(note).await?
-        {
-            return Ok(Admitted::Replayed(known));
+        let plan = core.check_plan(&request, deadline).await?;
+        if let Some(note) = &key {
+            if let Some(known) = look_up::known_key(core, note, request.wait, look_in_stores).await? {
+                return Ok(Admitted::Replayed(known));
+            }
+            if plan.decider == Some(Decider::Wal) && core.keyed().is_full() {
+                let detail = "the log remembers as many idempotency keys as memory has room for: \
+                              a shorter journal.key_ttl_ms frees them earlier";
+                return Err(Problem::new(Code::Overloaded, detail));
+            }
         }
         if core.registry.open_count() >= core.settings.max_open {
             return Err(Problem::new(Code::Overloaded, format!("{} transactions are open", core.settings.max_open)));
         }
-        let entry = core.registry.begin(request.name.clone(), key, request.priority, || core.journal.durable_lsn())?;
+        let entry = core.begin(request.name.clone(), key, request.priority)?;
         entry.step("begun", None);
         core.tasks.spawn(drive(core.clone(), entry.clone(), request, deadline));
         Ok(Admitted::Running(entry))
@@ -325,6 +345,15 @@ impl Coordinator {
     }
 }
 
+/// What became of a request that nobody waits for.
+#[derive(Clone, Debug)]
+pub enum Accepted {
+    /// It is on its way.
+    Running(TxnId),
+    /// Its key had been used: this is the recorded outcome.
+    Replayed(Box<View>),
+}
+
 enum Admitted {
     Running(Arc<Entry>),
     Replayed(Box<View>),
@@ -363,6 +392,7 @@ fn close(core: &Core, entry: &Arc<Entry>, end: End) {
     }
     entry.take(Event::Finished);
     entry.closed(clock::now_us());
+    job::over(core, entry);
     core.registry.end(entry);
     entry.settle();
     let outcome = if entry.state() == TxnState::Committed { Outcome::Committed } else { Outcome::Aborted };
@@ -397,36 +427,24 @@ impl Core {
         Ok(())
     }
 
+    /// Lets a transaction in, as the only one with its key.
+    fn begin(&self, name: Option<String>, key: Option<KeyNote>, priority: i32) -> Result<Arc<Entry>, Problem> {
+        let recorded = |note: &KeyNote| match look_up::in_the_log(self, note)? {
+            Some(entry) => Err(registry::in_flight(&entry)),
+            None => Ok(()),
+        };
+        self.registry.begin(name, key, priority, || self.journal.durable_lsn(), recorded)
+    }
+
     /// Refuses what no run could do, as soon as the stores' powers are known.
-    async fn check_plan(&self, request: &TxnRequest, deadline: Instant) -> Result<(), Problem> {
+    async fn check_plan(&self, request: &TxnRequest, deadline: Instant) -> Result<Plan, Problem> {
         let mut operations = Vec::with_capacity(request.operations.len());
         for operation in &request.operations {
             let site = self.site(&operation.store)?;
             site.admit(deadline).await?;
             operations.push((&operation.store, site.store.powers(), operation.reads));
         }
-        Plan::new(&parts(operations)).map(|_| ())
-    }
-
-    /// The recorded outcome of a key, where it is known without asking the store that decides: that one is asked by
-    /// the marker's uniqueness, in the same round trip as the work.
-    async fn known_key(&self, note: &KeyNote) -> Result<Option<Box<View>>, Problem> {
-        match self.registry.keyed(note)? {
-            Keyed::Free => {}
-            Keyed::Known(entry) if entry.state() == TxnState::Committed => {
-                return Ok(Some(Box::new(look_up::with_results(self, &entry).await)));
-            }
-            Keyed::Known(entry) => {
-                let detail = format!("transaction {} runs with this Idempotency-Key", entry.id);
-                return Err(Problem::new(Code::InFlight, detail).of(entry.id, entry.state()));
-            }
-        }
-        let keyed = self.keyed.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((_, ended)) = keyed.get(&note.key) else { return Ok(None) };
-        match &ended.key {
-            Some((known, _)) if known.digest != note.digest => Err(registry::mismatch(&ended.run.txn)),
-            _ => Ok(Some(Box::new(entry::from_ended(ended).view()))),
-        }
+        Plan::new(&parts(operations))
     }
 
     /// Waits for the answer, at most to the deadline; then says how far it is.

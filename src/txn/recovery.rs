@@ -16,12 +16,13 @@ use tokio::time::Instant;
 use super::core::Core;
 use super::entry::{Entry, from_ended};
 use super::hand::Word;
+use super::keys::Keys;
 use super::site::Site;
-use super::{finish, held, in_doubt};
+use super::{finish, held, in_doubt, job};
 use crate::journal::record::Began;
 use crate::journal::replay::{History, Replayed};
 use crate::journal::slip::Decided;
-use crate::metrics::RecoveryOutcome;
+use crate::metrics::{Reaped, RecoveryOutcome};
 use crate::model::commit::{Decider, Gid, Marker};
 use crate::model::ids::{Lsn, StoreName};
 use crate::model::problem::{Code, Problem};
@@ -122,7 +123,9 @@ pub(super) fn take_over(core: &Arc<Core>, replayed: Replayed) -> RecoveryPlan {
     for (_, ended) in &replayed.ended {
         core.registry.end(&Arc::new(from_ended(ended)));
     }
-    *core.keyed.lock().unwrap_or_else(PoisonError::into_inner) = replayed.keyed.into_iter().collect();
+    // After what has ended: a job that is open has its name, whoever had it before.
+    job::take_over(core, replayed.jobs, replayed.ended_jobs);
+    *core.keyed() = Keys::new(replayed.keyed.into_values());
     for history in &replayed.open {
         core.locks.retake(history.intent.run.txn, history.intent.claims.clone());
     }
@@ -136,8 +139,17 @@ pub(super) fn take_over(core: &Arc<Core>, replayed: Replayed) -> RecoveryPlan {
     plan
 }
 
-/// Starts a task for every bucket.
-pub(super) fn resume_all(core: &Arc<Core>, plan: RecoveryPlan, since: Instant) {
+/// Where an open run of the past was found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The log knew it.
+    Log,
+    /// Prepared in a store, and unknown to the log.
+    Store,
+}
+
+/// Starts a task for every bucket. They take turns at each store.
+pub(super) fn resume_all(core: &Arc<Core>, plan: RecoveryPlan, origin: Origin, since: Instant) {
     if core.report.lock().unwrap_or_else(PoisonError::into_inner).remaining == 0 {
         core.report.lock().unwrap_or_else(PoisonError::into_inner).done_seconds = Some(since.elapsed().as_secs_f64());
     }
@@ -150,7 +162,7 @@ pub(super) fn resume_all(core: &Arc<Core>, plan: RecoveryPlan, since: Instant) {
         for site in to_fence(core, &bucket) {
             site.will_fence();
         }
-        core.tasks.spawn(resume(core.clone(), entry, bucket, since));
+        core.tasks.spawn(resume(core.clone(), entry, bucket, origin, since));
     }
 }
 
@@ -170,6 +182,11 @@ fn adopt(core: &Arc<Core>, bucket: &Bucket) -> Arc<Entry> {
     let preparers: Vec<_> = intent.preparers.iter().map(|(store, _)| store.clone()).collect();
     entry.replanned(run, &intent.decider, &preparers, &intent.redoers(), &intent.reason);
     bucket.history().skipped.iter().cloned().for_each(|skipped| entry.hand.give_up(skipped));
+    if let Some(note) = &intent.chunk {
+        entry.belongs(job::again(core, note));
+    }
+    // Where the log decided, nobody else has the answer that goes with the key.
+    entry.remember(bucket.history().answer.as_deref());
     entry.take(Event::VerdictLost);
     entry.step("recovered", None);
     let entry = Arc::new(entry);
@@ -181,14 +198,15 @@ fn adopt(core: &Arc<Core>, bucket: &Bucket) -> Arc<Entry> {
 }
 
 /// Ends one run of the past.
-async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, since: Instant) {
+async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, origin: Origin, since: Instant) {
     let Some((decided, history, marker)) = verdict(&core, &entry, &bucket).await else { return };
+    entry.remember(marker.as_ref().and_then(|marker| marker.answer.as_deref()));
     if matches!(bucket, Bucket::Interrupted(_)) && decided.outcome() == Outcome::Aborted {
         entry.refused_for(Problem::new(Code::Overloaded, "the sidecar stopped while it was open"));
     }
     let lost = marker.map(|marker| lost_parts(&history, &marker)).unwrap_or_default();
     if lost.is_empty() {
-        end(&core, &entry, &decided, &history, since).await;
+        end(&core, &entry, &decided, &history, origin, since).await;
         return;
     }
     needs_operator(&entry, &lost);
@@ -196,25 +214,40 @@ async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, since: Insta
     tokio::spawn(async move {
         if until_given_up(&core, &entry, &decided, &history, &lost).await {
             entry.take(Event::Retried);
-            end(&core, &entry, &decided, &history, since).await;
+            end(&core, &entry, &decided, &history, origin, since).await;
         }
     });
 }
 
 /// The second half of the live path.
-async fn end(core: &Arc<Core>, entry: &Arc<Entry>, decided: &Decided, history: &History, since: Instant) {
+async fn end(
+    core: &Arc<Core>,
+    entry: &Arc<Entry>,
+    decided: &Decided,
+    history: &History,
+    origin: Origin,
+    since: Instant,
+) {
     finish::note_owed(entry, decided, &history.intent);
     entry.take(decided.outcome().event());
     entry.step("decided", Some(decided.outcome().as_str().to_owned()));
+    // What the log knows goes at full speed: redo writes of many travel in one call. An orphan has no redo writes.
+    let site = history.intent.preparers.first().and_then(|(store, _)| core.site(store).ok());
+    let turn = match site.filter(|_| origin == Origin::Store) {
+        Some(site) => site.turn().await,
+        None => None,
+    };
     if !finish::tell_everybody(core, entry, decided, &history.intent).await {
         return;
     }
+    drop(turn);
     outlive_late_writes(core, history, decided, since).await;
     if !finish::write_end(core, entry, decided, &history.intent).await {
         return;
     }
     entry.take(Event::Finished);
     entry.closed(crate::clock::now_us());
+    job::over(core, entry);
     if core.registry.get(entry.id).is_some_and(|known| Arc::ptr_eq(&known, entry)) {
         core.registry.end(entry);
     }
@@ -223,6 +256,9 @@ async fn end(core: &Arc<Core>, entry: &Arc<Entry>, decided: &Decided, history: &
         Outcome::Committed => RecoveryOutcome::Committed,
         Outcome::Aborted => RecoveryOutcome::Aborted,
     });
+    if origin == Origin::Store {
+        core.metrics.reaped(Reaped::PreparedOrphan, 1);
+    }
     note(core, decided.outcome(), since);
 }
 
@@ -233,7 +269,7 @@ async fn verdict(core: &Arc<Core>, entry: &Entry, bucket: &Bucket) -> Option<(De
         Bucket::Hold(_) => return None,
         Bucket::NeverDecided(_) => (core.journal.abandon(history.intent.run).ok()?, None),
         Bucket::Fence(_, store) => {
-            let found = in_doubt::resolve(core, entry, history.intent.run, store).await;
+            let found = in_doubt::resolve_past(core, entry, history.intent.run, store).await;
             if let Ok(site) = core.site(store) {
                 site.fenced();
             }
@@ -357,6 +393,7 @@ pub(super) fn adopt_orphan(core: &Arc<Core>, store: &StoreName, gid: Gid) {
         began_us: crate::clock::now_us(),
         reason: "found prepared in a store, unknown to the log".to_owned(),
         durable: gid.durable,
+        chunk: None,
     };
     let (first, skipped) = (core.journal.next_lsn(), Vec::new());
     let history = History { first, intent, verdict: None, answer: None, prepared: None, skipped };
@@ -367,7 +404,7 @@ pub(super) fn adopt_orphan(core: &Arc<Core>, store: &StoreName, gid: Gid) {
         report.remaining += 1;
         report.done_seconds = None;
     }
-    resume_all(core, RecoveryPlan::new(vec![history], &[]), Instant::now());
+    resume_all(core, RecoveryPlan::new(vec![history], &[]), Origin::Store, Instant::now());
 }
 
 #[cfg(test)]

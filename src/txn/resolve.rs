@@ -206,6 +206,12 @@ fn too_late(entry: &Entry, detail: &str) -> Problem {
 
 /// The run gives way, as a victim does.
 async fn abort(entry: &Entry, wish: &HandWish) -> Result<(), Problem> {
+    if entry.job().is_some() {
+        return Err(too_late(
+            entry,
+            "it is a batch job, which its own `/rollback` ends, with `mark_failed` where need be",
+        ));
+    }
     if !entry.recall(rolled_back(wish)) {
         let detail =
             "it has begun to ask stores to promise or to decide, so it is too late for that: its outcome is near";

@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use serde_json::{Value, json};
 
 use super::core::Core;
+use super::job;
 use super::site::{Gate, Site};
 use crate::model::state::TxnState;
 
@@ -15,10 +16,11 @@ pub(super) fn of(core: &Core) -> Value {
         .filter(|state| !state.has_ended())
         .map(|state| (state.as_str().to_owned(), json!(0)))
         .collect();
-    for entry in core.registry.open() {
+    for entry in core.registry.open().iter().filter(|entry| entry.job().is_none()) {
         let count = open.get(entry.state().as_str()).and_then(Value::as_u64).unwrap_or(0);
         open.insert(entry.state().as_str().to_owned(), json!(count + 1));
     }
+    let (jobs, compensating) = job::count(core);
     let stats = core.journal.stats();
     let owner = core.journal.owner();
     let report = core.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -30,7 +32,7 @@ pub(super) fn of(core: &Core) -> Value {
         "journal": {
             "segments": stats.segments,
             "bytes": stats.bytes,
-            "oldest_live_lsn": core.registry.oldest_durable(|| core.journal.next_lsn()).as_u64(),
+            "oldest_live_lsn": core.registry.oldest_pin(|| core.journal.next_lsn()).as_u64(),
             "durable_lsn": core.journal.durable_lsn().as_u64(),
             "next_lsn": core.journal.next_lsn().as_u64(),
             "last_flush_seconds": stats.last_flush.as_secs_f64(),
@@ -40,6 +42,7 @@ pub(super) fn of(core: &Core) -> Value {
         },
         "locks": {"held": core.locks.held(), "waiting": core.locks.waiting(), "leases": core.leases.count()},
         "transactions": open,
+        "jobs": {"open": jobs, "compensating": compensating},
         "recovery": report,
     })
 }

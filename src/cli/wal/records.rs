@@ -11,6 +11,7 @@ use prost::Message;
 use serde_json::{Map, Value, json};
 
 use crate::clock;
+use crate::journal::job::{ChunkRecord, JobRecord};
 use crate::journal::prepared::PreparedRecord;
 use crate::journal::record::{
     BeganRecord, DoneRecord, IntentRecord, OpenedRecord, RunRecord, SkippedRecord, VerdictRecord, kind,
@@ -116,6 +117,7 @@ fn contents(record_kind: u8, payload: &[u8], values: Values) -> Result<Value, pr
                 "prepared": done.preparers, "redo": done.redoers, "key": done.key.map(|key| values.text(key.key)),
                 "began_at": clock::rfc3339(done.began_us), "ended_at": clock::rfc3339(done.ended_us),
                 "cause": values.cause(done.cause), "answer": done.answer.map(|answer| values.text(answer)),
+                "chunk": done.chunk.map(|chunk| self::chunk(chunk, values)),
                 "skipped": done.skipped.into_iter().map(|skipped| skipped.store).collect::<Vec<_>>(),
             })
         }
@@ -126,8 +128,34 @@ fn contents(record_kind: u8, payload: &[u8], values: Values) -> Result<Value, pr
                 "reason": values.text(skipped.reason), "at": clock::rfc3339(skipped.at_us),
             })
         }
+        kind::JOB => job(JobRecord::decode(payload)?, values),
         _ => Value::Null,
     })
+}
+
+/// Whose chunk it is, and how long its compensation is.
+fn chunk(chunk: ChunkRecord, values: Values) -> Value {
+    let what = if chunk.undoes { "undoes" } else { "number" };
+    json!({"job": uuid(&chunk.job), "parent": chunk.parent, what: chunk.number,
+        "compensation": chunk.undo.map(|text| values.text(text))})
+}
+
+fn job(record: JobRecord, values: Values) -> Value {
+    let pairs = |flat: &[u64]| flat.chunks(2).map(<[u64]>::to_vec).collect::<Vec<_>>();
+    let undos = record.undos.into_iter().map(|undo| json!({"chunk": undo.chunk, "operations": values.text(undo.text)}));
+    let phase = ["open", "compensating", "committed", "compensated", "aborted"].get(record.phase as usize);
+    json!({
+        "job": uuid(&record.id), "name": record.head.as_ref().map(|head| &head.name),
+        "chunks": record.head.as_ref().and_then(|head| head.total), "phase": phase,
+        "at": clock::rfc3339(record.at_us), "done": pairs(&record.done), "without_compensation": pairs(&record.bare),
+        "undone": pairs(&record.undone), "compensations": undos.collect::<Vec<_>>(),
+        "failed": record.failed.map(|failed| json!({"chunk": failed.chunk, "code": failed.code, "detail": values.text(failed.detail)})),
+        "cause": values.cause(record.cause),
+    })
+}
+
+fn uuid(bytes: &[u8]) -> Option<String> {
+    uuid::Uuid::from_slice(bytes).ok().map(|id| id.to_string())
 }
 
 fn intent(intent: IntentRecord, values: Values) -> Value {
@@ -141,6 +169,7 @@ fn intent(intent: IntentRecord, values: Values) -> Value {
         "run": run(&intent.run), "name": intent.name, "decider": intent.decider, "gids": intent.gids,
         "redo": redo.collect::<Vec<_>>(), "locks": locks, "key": intent.key.map(|key| values.text(key.key)),
         "began_at": clock::rfc3339(intent.began_us), "reason": intent.reason,
+        "chunk": intent.chunk.map(|chunk| self::chunk(chunk, values)),
     })
 }
 

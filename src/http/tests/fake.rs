@@ -11,14 +11,14 @@ use tokio::sync::watch;
 use crate::audit::{self, Act, Line};
 use crate::http::{Api, Conversing, Locks, Operator};
 use crate::model::commit::KeyNote;
-use crate::model::ids::TxnId;
+use crate::model::job::{ChunkWish, JobVerdict, JobWish};
 use crate::model::operator::Verb;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::{Opening, Operation, PrepareWish, TxnRequest, WaitFor};
 use crate::model::state::{Outcome, TxnState};
 use crate::model::view::{Answer, View};
 use crate::txn::{
-    DeadlockView, Explanation, Find, HandWish, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, Opened,
+    Accepted, DeadlockView, Explanation, Find, HandWish, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, Opened,
     OrphanList, OrphanResolved, OrphanWish, Page, WaitForView,
 };
 
@@ -127,6 +127,10 @@ pub(super) fn view(state: TxnState) -> Box<View> {
         timeline: Vec::new(),
         cause: None,
         skipped: Vec::new(),
+        job: None,
+        parent: None,
+        chunk: None,
+        undoes: None,
     })
 }
 
@@ -141,9 +145,32 @@ impl Api for Fake {
         self.answer.lock().unwrap().take().unwrap_or_else(|| Answer::View(view(TxnState::Committed)))
     }
 
-    async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<TxnId, Problem> {
+    async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<Accepted, Problem> {
         *self.last.lock().unwrap() = Some((request, key));
-        Ok(ID.parse().unwrap())
+        Ok(Accepted::Running(ID.parse().unwrap()))
+    }
+
+    async fn open_job(&self, wish: JobWish) -> Result<(Box<View>, bool), Problem> {
+        let is_new = self.submissions.fetch_add(1, Ordering::SeqCst) == 0;
+        Ok((Box::new(View { name: Some(wish.name), ..*view(TxnState::Active) }), is_new))
+    }
+
+    async fn submit_chunk(&self, request: TxnRequest, wish: ChunkWish) -> Answer {
+        *self.last.lock().unwrap() = Some((request, None));
+        Answer::View(Box::new(View {
+            parent: Some(wish.parent),
+            chunk: Some(wish.number),
+            ..*view(TxnState::Committed)
+        }))
+    }
+
+    fn is_job(&self, what: &Find) -> bool {
+        matches!(what, Find::Name(name) if name.starts_with("job-"))
+    }
+
+    async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &LeaseActor) -> Result<View, Problem> {
+        self.found.lock().unwrap().push(format!("{what:?} {verdict:?} {actor:?}"));
+        Ok(*view(if verdict == JobVerdict::Commit { TxnState::Committed } else { TxnState::Compensating }))
     }
 
     async fn find(&self, what: &Find) -> Result<View, Problem> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::job::{ChunkOf, OfJob};
 use super::{Entry, Results, say_applied};
 use crate::clock;
 use crate::journal::record::Ended;
@@ -22,6 +23,10 @@ struct Kept {
     results: Option<Results>,
     attempts: u32,
     began_us: i64,
+    #[serde(default)]
+    parent: Option<String>,
+    #[serde(default)]
+    chunk: Option<u64>,
     /// The operations that are applied only after the decision, with their stores.
     #[serde(default)]
     redone: BTreeMap<String, StoreName>,
@@ -48,6 +53,7 @@ impl Entry {
 
     /// What a client is shown of it, to be kept over restarts, if it is not too long.
     pub(in crate::txn) fn shown_answer(&self) -> Option<String> {
+        let note = self.chunk_note();
         let live = self.live();
         let plan = live.plan.as_ref()?;
         let kept = Kept {
@@ -61,14 +67,14 @@ impl Entry {
             results: live.results.as_deref().cloned(),
             attempts: live.attempt.0,
             began_us: self.began_us,
+            parent: note.as_ref().map(|note| note.parent.clone()),
+            chunk: note.filter(|note| !note.undoes).map(|note| note.number),
             redone: live.redone.clone(),
         };
         let text = serde_json::to_string(&kept).ok()?;
         (text.len() <= KEPT_ANSWER_BYTES).then_some(text)
     }
-}
 
-impl Entry {
     /// Takes back what [`Entry::shown_answer`] gave.
     pub(in crate::txn) fn remember(&self, answer: Option<&str>) {
         let Some(kept) = read_kept(answer) else { return };
@@ -83,18 +89,19 @@ pub(in crate::txn) fn from_ended(ended: &Ended) -> Entry {
     let key = ended.key.as_ref().map(|(note, _)| note.clone());
     let entry = Entry::from_past(ended.run.txn, ended.name.clone(), key, Lsn::ZERO, ended.began_us);
     entry.replanned(ended.run, &ended.decider, &ended.preparers, &ended.redoers, &ended.reason);
+    if let Some(note) = &ended.chunk {
+        entry.belongs(OfJob::Chunk(ChunkOf::new(None, note.clone(), None)));
+    }
     {
         let mut live = entry.live();
         live.ended_us = Some(ended.ended_us);
-        if let Some(kept) = ended.key.as_ref().and_then(|(_, answer)| read_kept(answer.as_deref())) {
-            live.results = kept.results.map(Arc::new);
-        }
         live.cause = ended.cause.as_ref().map(|(code, detail)| {
             let code = Code::ALL.iter().find(|known| known.as_str() == code);
             Problem::new(code.copied().unwrap_or(Code::Internal), detail)
         });
     }
     ended.skipped.iter().cloned().for_each(|skipped| entry.hand.give_up(skipped));
+    entry.remember(ended.key.as_ref().and_then(|(_, answer)| answer.as_deref()));
     entry.take(ended.outcome.event());
     entry.take(Event::Finished);
     entry
@@ -129,6 +136,10 @@ pub(in crate::txn) fn from_marker(marker: &Marker) -> View {
         timeline: Vec::new(),
         cause: None,
         skipped: Vec::new(),
+        job: None,
+        parent: kept.as_ref().and_then(|kept| kept.parent.clone()),
+        chunk: kept.as_ref().and_then(|kept| kept.chunk),
+        undoes: None,
         results: kept.and_then(|kept| kept.results).map(|results| say_applied(results, |_| committed)),
     }
 }
