@@ -13,7 +13,9 @@ use serde_json::{Map, Value, json};
 use crate::clock;
 use crate::journal::job::{ChunkRecord, JobRecord};
 use crate::journal::prepared::PreparedRecord;
-use crate::journal::record::{BeganRecord, DoneRecord, IntentRecord, OpenedRecord, RunRecord, VerdictRecord, kind};
+use crate::journal::record::{
+    BeganRecord, DoneRecord, IntentRecord, OpenedRecord, RunRecord, SkippedRecord, VerdictRecord, kind,
+};
 use crate::model::ids::Run;
 
 /// A record as JSON: its place, its kind and what it says; with `values` also what applications wrote.
@@ -116,6 +118,14 @@ fn contents(record_kind: u8, payload: &[u8], values: Values) -> Result<Value, pr
                 "began_at": clock::rfc3339(done.began_us), "ended_at": clock::rfc3339(done.ended_us),
                 "cause": values.cause(done.cause), "answer": done.answer.map(|answer| values.text(answer)),
                 "chunk": done.chunk.map(|chunk| self::chunk(chunk, values)),
+                "skipped": done.skipped.into_iter().map(|skipped| skipped.store).collect::<Vec<_>>(),
+            })
+        }
+        kind::SKIPPED => {
+            let skipped = SkippedRecord::decode(payload)?;
+            json!({
+                "run": run(&skipped.run), "store": skipped.store, "by": skipped.principal,
+                "reason": values.text(skipped.reason), "at": clock::rfc3339(skipped.at_us),
             })
         }
         kind::JOB => job(JobRecord::decode(payload)?, values),
