@@ -151,7 +151,7 @@ async fn list(core: &Core) -> OrphanList {
     }
     // Asked after the scan, as recovery does: what has ended since is no orphan.
     found.retain(|(_, gid, _)| {
-        !is_ours(core, gid) || !core.registry.get(gid.run.txn).is_some_and(|e| !e.state().has_ended())
+        !is_ours(core, gid) || core.registry.get(gid.run.txn).is_none_or(|e| e.state().has_ended())
     });
     let logs: BTreeSet<String> = found.iter().map(|(_, gid, _)| gid.log.to_string()).collect();
     let mut known = BTreeMap::new();
