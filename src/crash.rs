@@ -3,7 +3,7 @@
 //! no such places.
 
 /// Every place, in the order of a transaction's life; first of all that a batch job was opened or its end written.
-pub const POINTS: [&str; 13] = [
+pub const POINTS: [&str; 16] = [
     "after_job",
     "before_settle",
     "before_promise",
@@ -15,8 +15,11 @@ pub const POINTS: [&str; 13] = [
     "after_decide",
     "after_verdict",
     "mid_finish",
+    "before_skip",
+    "after_skip",
     "before_done",
     "after_done",
+    "after_orphan_verdict",
 ];
 
 /// Dies here if a test asked for it.

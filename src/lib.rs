@@ -17,6 +17,7 @@
 //!  4   txn/                        the coordinator: one run from plan to Done, retry, recovery, in doubt, janitor
 //!  3   store/                      participants: postgres, neo4j, qdrant; one contract suite that all pass
 //!  2   plan/ | journal/ | lock/    what to do | what we promised | who holds what
+//!      audit                       who did what by hand
 //!  1   config/  metrics/           what the operator wants, what the operator sees
 //!      model/  clock  crash        nouns and the one transition table; nothing here waits
 //!  0   outrigger_wal (a crate)     bytes with an Lsn; knows nothing of transactions
@@ -79,12 +80,15 @@
 //! | Lsn, durable Lsn | a position in the log; the position up to which it is on disk | log sequence number |
 //! | torn, corrupt | the unfinished end that a power cut may leave; anything else that does not check | torn write; media failure |
 //! | poisoned | a flush failed: the log takes nothing more until a restart | fail-stop |
+//! | verb, hand | what an operator tells a transaction; it hastens, decides or gives up, and never contradicts | heuristic decision, tamed |
+//! | skip | give up, for good and on record, a part that its store refuses | heuristic hazard, accepted |
 //! | claim | one lock that a transaction wants or holds: key and mode | lock request |
 //! | victim | the transaction that gives way when some wait in a circle | deadlock victim |
 //! | door, porch | the listener for applications; the listener for probes and metrics | data plane, admin plane |
 //!
 //! An action **fails**, a store **refuses**, a transaction **aborts**, a dropped future is **cancelled**.
 
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;

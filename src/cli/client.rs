@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use http::header::{AUTHORIZATION, HOST};
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -38,6 +38,13 @@ pub(super) struct Client {
     token: Option<String>,
 }
 
+/// One request.
+struct Ask<'a> {
+    method: Method,
+    path: &'a str,
+    body: Option<&'a Value>,
+}
+
 impl Client {
     /// Finds address and token. The configuration is needed only where the arguments leave something open.
     pub(super) fn new(args: &DoorArgs, config: Option<&Path>) -> Result<Self, Stop> {
@@ -61,22 +68,31 @@ impl Client {
 
     /// The JSON at `path`.
     pub(super) async fn get(&self, path: &str) -> Result<Value, Stop> {
-        let asked = tokio::time::timeout(PATIENCE, self.ask(path)).await;
+        self.send(Ask { method: Method::GET, path, body: None }).await
+    }
+
+    /// What posting `body` to `path` answers.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, Stop> {
+        self.send(Ask { method: Method::POST, path, body: Some(body) }).await
+    }
+
+    async fn send(&self, ask: Ask<'_>) -> Result<Value, Stop> {
+        let asked = tokio::time::timeout(PATIENCE, self.ask(ask)).await;
         asked.unwrap_or_else(|_| {
             Err(Stop::unreachable(format!("the door at {} gave no answer in {} s", self.address, PATIENCE.as_secs())))
         })
     }
 
-    async fn ask(&self, path: &str) -> Result<Value, Stop> {
+    async fn ask(&self, ask: Ask<'_>) -> Result<Value, Stop> {
         let cannot =
             |e: std::io::Error| Stop::unreachable(format!("no sidecar answers at the door {}: {e}", self.address));
         match &self.address {
-            Listen::Tcp(address) => self.converse(TcpStream::connect(address).await.map_err(cannot)?, path).await,
-            Listen::Unix(socket) => self.converse(UnixStream::connect(socket).await.map_err(cannot)?, path).await,
+            Listen::Tcp(address) => self.converse(TcpStream::connect(address).await.map_err(cannot)?, ask).await,
+            Listen::Unix(socket) => self.converse(UnixStream::connect(socket).await.map_err(cannot)?, ask).await,
         }
     }
 
-    async fn converse<S>(&self, stream: S, path: &str) -> Result<Value, Stop>
+    async fn converse<S>(&self, stream: S, ask: Ask<'_>) -> Result<Value, Stop>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
@@ -85,11 +101,15 @@ impl Client {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
         // Ends with the sender; what goes wrong on it is told to the request.
         tokio::spawn(connection);
-        let mut request = Request::get(path).header(HOST, "outrigger");
+        let mut request = Request::builder().method(ask.method).uri(ask.path).header(HOST, "outrigger");
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
-        let request = request.body(Empty::<Bytes>::new()).map_err(|e| Stop::fault(format!("cannot ask that: {e}")))?;
+        if ask.body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let body = Full::new(ask.body.map(|body| Bytes::from(body.to_string())).unwrap_or_default());
+        let request = request.body(body).map_err(|e| Stop::fault(format!("cannot ask that: {e}")))?;
         let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
         let status = response.status();
         let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(|e| broken(&e))?;

@@ -1,10 +1,10 @@
-//! `outrigger txn list|show`: what the running sidecar knows of transactions.
+//! `outrigger txn list|show|explain|resolve`: what the running sidecar knows of transactions, and what to do by hand.
 
 use std::path::Path;
 
 use clap::Subcommand;
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::client::{Client, DoorArgs, encode};
 use super::output::{Output, Stop};
@@ -43,19 +43,48 @@ pub(super) enum Txn {
         /// Its id, or name:THE-NAME
         id: String,
     },
+    /// Say why one is where it is: who decides, what was promised, what would end it
+    Explain {
+        #[command(flatten)]
+        door: DoorArgs,
+        /// Its id, or name:THE-NAME
+        id: String,
+    },
+    /// Resolve by hand one that is stuck; refused where it would contradict a decision
+    Resolve {
+        #[command(flatten)]
+        door: DoorArgs,
+        /// Its id, or name:THE-NAME
+        id: String,
+        /// retry: do it now. commit, rollback: the verdict. skip: give up what a store refuses for good
+        #[arg(value_parser = ["retry", "commit", "rollback", "skip"])]
+        action: String,
+        /// Why; it is kept in the audit log
+        #[arg(long)]
+        reason: String,
+    },
 }
 
 pub(super) fn run(what: &Txn, config: Option<&Path>, output: &mut Output) -> Result<(), Stop> {
-    let (Txn::List { door, .. } | Txn::Show { door, .. }) = what;
+    let (Txn::List { door, .. } | Txn::Show { door, .. } | Txn::Explain { door, .. } | Txn::Resolve { door, .. }) =
+        what;
     let client = Client::new(door, config)?;
-    let answer = runtime::block_on(client.get(&path(what)))?;
+    let answer = runtime::block_on(async {
+        match what {
+            Txn::Resolve { action, reason, .. } => {
+                client.post(&path(what), &json!({"action": action, "reason": reason})).await
+            }
+            _ => client.get(&path(what)).await,
+        }
+    })?;
     if output.is_json() {
         output.value(&answer);
         return Ok(());
     }
     match what {
         Txn::List { .. } => list(&answer, output),
-        Txn::Show { .. } => show(&answer, output),
+        Txn::Show { .. } | Txn::Resolve { .. } => show(&answer, output),
+        Txn::Explain { .. } => explain(&answer, output),
     }
     Ok(())
 }
@@ -63,6 +92,8 @@ pub(super) fn run(what: &Txn, config: Option<&Path>, output: &mut Output) -> Res
 fn path(what: &Txn) -> String {
     match what {
         Txn::Show { id, .. } => format!("/v1/transactions/{}", encode(id)),
+        Txn::Explain { id, .. } => format!("/v1/transactions/{}/explain", encode(id)),
+        Txn::Resolve { id, .. } => format!("/v1/transactions/{}/resolve", encode(id)),
         Txn::List { state, name, store, older_than_ms, limit, cursor, .. } => {
             let mut path = format!("/v1/transactions?limit={limit}");
             let older = older_than_ms.map(|ms| ms.to_string());
@@ -138,6 +169,7 @@ fn show(txn: &Value, output: &mut Output) {
         output.line(line);
     }
     section(output, "participants", &txn["participants"], &["store", "role", "pending", "last_error"]);
+    section(output, "given up", &txn["skipped"], &["store", "by", "at", "reason"]);
     section(output, "timeline", &txn["timeline"], &["at", "step", "detail"]);
     if let Some(results) = txn["results"].as_object().filter(|results| !results.is_empty()) {
         output.line("\nresults");
@@ -145,6 +177,14 @@ fn show(txn: &Value, output: &mut Output) {
             output.line(format_args!("  {operation}  {result}"));
         }
     }
+}
+
+fn explain(answer: &Value, output: &mut Output) {
+    output.line(format_args!("{} is {}", text(&answer["transaction"]), text(&answer["state"])));
+    for sentence in answer["summary"].as_array().map_or(&[][..], Vec::as_slice) {
+        output.line(format_args!("  {}", text(sentence)));
+    }
+    section(output, "an operator's verbs", &answer["operator"], &["action", "allowed", "does"]);
 }
 
 /// How far a batch job is.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::interactive::Conversing;
 use super::locks::Locks;
+use super::operator::Operator;
 use crate::model::commit::KeyNote;
 use crate::model::job::{ChunkWish, JobVerdict, JobWish};
 use crate::model::problem::{Code, Problem};
@@ -15,7 +16,7 @@ use crate::txn::{Accepted, Coordinator, Find, LeaseActor, ListFilter, Page};
 
 /// Runs transactions and knows of them. See [`Coordinator`], whose methods these are.
 #[async_trait]
-pub trait Api: Locks + Conversing {
+pub trait Api: Locks + Conversing + Operator {
     /// Runs a transaction to its end, or to where its end is not known yet. Dropping the future harms nothing.
     async fn submit(&self, request: TxnRequest, key: Option<KeyNote>) -> Answer;
 

@@ -5,6 +5,7 @@
 //!       → headers, body, wire (JSON → TxnRequest, checked once) → Api → reply (status, problem, retry advice)
 //!   jobs           batch jobs and their chunks
 //!   locks, graph   leases, the lock table, and who waits for whom as a picture
+//!   operator       what is resolved by hand, and why a transaction is where it is
 //! ```
 
 mod access;
@@ -18,6 +19,7 @@ mod interactive;
 mod jobs;
 mod locks;
 mod openapi;
+mod operator;
 pub mod porch;
 mod reply;
 mod route;
@@ -31,5 +33,6 @@ pub use access::{Access, Visitor, operator_token_path};
 pub use api::{Api, RepairMode};
 pub use interactive::Conversing;
 pub use locks::Locks;
+pub use operator::Operator;
 pub use route::Door;
 pub use server::{Limits, Listener, SocketFile, run};

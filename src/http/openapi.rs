@@ -11,7 +11,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Ref, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
-use super::{handler, interactive, locks, reply};
+use super::{handler, interactive, locks, operator, reply};
 use crate::metrics::Route;
 use crate::model::problem::Code;
 
@@ -25,6 +25,7 @@ use crate::model::problem::Code;
         handler::submit, handler::list, handler::show, handler::key,
         interactive::operate, interactive::prepare, interactive::commit, interactive::roll_back,
         locks::lease, locks::renew, locks::release, locks::table, locks::wait_for, locks::deadlocks,
+        operator::resolve, operator::explain, operator::orphans, operator::resolve_orphan,
         handler::status, handler::open_api,
     ),
     components(schemas(ProblemDocument)),
@@ -283,6 +284,30 @@ pub(super) struct RenewRequest {
     /// Milliseconds.
     #[schema(minimum = 100, maximum = 3_600_000)]
     ttl_ms: Option<u32>,
+}
+
+/// What to do by hand, and why.
+#[derive(ToSchema)]
+pub(super) struct ResolveRequest {
+    /// `retry`, `commit`, `rollback` or `skip`.
+    action: String,
+    /// Audited: 1 to 1000 characters, no control characters.
+    #[schema(min_length = 1, max_length = 1000)]
+    reason: String,
+}
+
+/// Which prepared transaction, what to do with it, and why.
+#[derive(ToSchema)]
+pub(super) struct ResolveOrphanRequest {
+    /// Where it stands prepared.
+    store: String,
+    /// Its name, byte for byte.
+    gid: String,
+    /// `commit` or `rollback`.
+    action: String,
+    /// Audited: 1 to 1000 characters, no control characters.
+    #[schema(min_length = 1, max_length = 1000)]
+    reason: String,
 }
 
 /// What the sidecar is and has. More members may come.

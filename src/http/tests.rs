@@ -3,6 +3,7 @@
 mod fake;
 mod interactive;
 mod jobs;
+mod operator;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -429,6 +430,7 @@ async fn requests_are_counted_by_route_and_status() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a list of what is there is long")]
 async fn the_contract_lists_every_path_with_its_problems() {
     let house = House::new().await;
     let (_, document) = house.get("/openapi.json").await;
@@ -440,12 +442,16 @@ async fn the_contract_lists_every_path_with_its_problems() {
         "/v1/idempotency/{key}",
         "/v1/locks",
         "/v1/locks/{lease}",
+        "/v1/orphans",
+        "/v1/orphans/resolve",
         "/v1/status",
         "/v1/transactions",
         "/v1/transactions/{id}",
         "/v1/transactions/{id}/commit",
+        "/v1/transactions/{id}/explain",
         "/v1/transactions/{id}/operations",
         "/v1/transactions/{id}/prepare",
+        "/v1/transactions/{id}/resolve",
         "/v1/transactions/{id}/rollback",
         "/v1/wait-for",
     ];
@@ -493,6 +499,8 @@ async fn the_contract_lists_every_path_with_its_problems() {
         ("EndRequest", &["wait"]),
         ("LeaseRequest", &["key", "mode", "ttl_ms", "wait_ms"]),
         ("RenewRequest", &["ttl_ms"]),
+        ("ResolveRequest", &["action", "reason"]),
+        ("Explanation", &["summary", "decider", "promises", "ends_when", "operator", "setbacks"]),
         ("Expect", &["rows", "equals", "if"]),
         ("View", &["id", "state", "plan", "results", "pending", "timeline"]),
     ] {

@@ -17,12 +17,13 @@ use prost::Message;
 
 use self::job::JobLog;
 use self::prepared::Prepared;
-use self::record::{Began, Ended, Intent, OpenedRecord, VerdictRecord, kind};
+use self::record::{Began, Ended, Intent, OpenedRecord, SkippedRecord, VerdictRecord, kind};
 use self::replay::Replayed;
 use self::slip::Decided;
 use crate::model::commit::Verdict;
 use crate::model::ids::{Incarnation, LogOwner, Lsn, Run, TxnId};
 use crate::model::job::JobPhase;
+use crate::model::operator::Skipped;
 use crate::model::problem::{Code, Problem};
 use crate::model::state::Outcome;
 
@@ -200,6 +201,14 @@ impl Journal {
         self.learn(run, Outcome::Aborted)
     }
 
+    /// Notes what an operator decided about a run of another log, which was to decide and is gone.
+    ///
+    /// # Errors
+    /// As [`Journal::witness`].
+    pub fn adjudge(&self, run: Run, outcome: Outcome) -> Result<Decided, Problem> {
+        self.learn(run, outcome)
+    }
+
     /// The slip for a verdict that replay found in the log.
     #[must_use]
     pub fn recall(&self, history: &replay::History) -> Option<Decided> {
@@ -210,6 +219,16 @@ impl Journal {
         let record = VerdictRecord { run: run.into(), committed: outcome == Outcome::Committed, answer: None };
         self.append_ending(kind::LEARNT, &record.encode_to_vec())?;
         Ok(Decided::mint(run, outcome))
+    }
+
+    /// Forces that an operator gave up one store's part, before anybody acts on it: a restart must not try it again.
+    ///
+    /// # Errors
+    /// As [`Journal::witness`]; whether the record stands is then known at the next opening only. Cancellation: it may
+    /// or may not become durable, and the part may be skipped again.
+    pub async fn skip(&self, run: Run, skipped: &Skipped) -> Result<(), Problem> {
+        let appended = self.append_ending(kind::SKIPPED, &SkippedRecord::of(run, skipped).encode_to_vec())?;
+        self.force(appended).await
     }
 
     /// Appends the end of a run. After it the locks may go, in this order.

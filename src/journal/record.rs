@@ -11,6 +11,7 @@
 //!     7  Prepared    yes                    everybody who can has promised, and the verdict is awaited over restarts
 //!     8  Began       no                     an interactive transaction is open: should nothing follow, it is fenced
 //!     6  Checkpoint  no                     stands for the Opened before it, so that old segments may go
+//!     9  Skipped     yes (before skipping)  an operator gave up what a store refuses for good
 //!    10  Job         yes (copies: no)       a batch job: opened, rolled back, ended, or all of it so far (see `job`)
 //! ```
 
@@ -21,6 +22,7 @@ use crate::lock::{Claim, LockKey, Mode};
 use crate::model::commit::{Decider, Gid, KeyNote, RedoWrite};
 use crate::model::ids::{Attempt, Run, StoreName, TxnId};
 use crate::model::job::ChunkNote;
+use crate::model::operator::Skipped;
 use crate::model::state::Outcome;
 
 /// The log's type bytes.
@@ -41,6 +43,8 @@ pub mod kind {
     pub const PREPARED: u8 = 7;
     /// [`super::BeganRecord`]
     pub const BEGAN: u8 = 8;
+    /// [`super::SkippedRecord`], forced
+    pub const SKIPPED: u8 = 9;
     /// [`super::super::job::JobRecord`]
     pub const JOB: u8 = 10;
 
@@ -56,6 +60,7 @@ pub mod kind {
             CHECKPOINT => "checkpoint",
             PREPARED => "prepared",
             BEGAN => "began",
+            SKIPPED => "skipped",
             JOB => "job",
             _ => "unknown",
         }
@@ -251,6 +256,43 @@ pub struct DoneRecord {
     /// Of which job it was a chunk.
     #[prost(message, optional, tag = "20")]
     pub chunk: Option<ChunkRecord>,
+    /// What an operator gave up.
+    #[prost(message, repeated, tag = "21")]
+    pub skipped: Vec<SkippedRecord>,
+}
+
+/// An operator gave up one store's part, which it refuses for good.
+#[derive(Clone, PartialEq, Message)]
+pub struct SkippedRecord {
+    /// Which run.
+    #[prost(message, required, tag = "1")]
+    pub run: RunRecord,
+    /// Whose part.
+    #[prost(string, tag = "2")]
+    pub store: String,
+    /// Why, in the operator's words.
+    #[prost(string, tag = "3")]
+    pub reason: String,
+    /// The operator.
+    #[prost(string, tag = "4")]
+    pub principal: String,
+    /// Microseconds since 1970.
+    #[prost(int64, tag = "5")]
+    pub at_us: i64,
+}
+
+impl SkippedRecord {
+    pub(super) fn of(run: Run, skipped: &Skipped) -> Self {
+        let Skipped { store, reason, by, at_us } = skipped.clone();
+        Self { run: run.into(), store: store.to_string(), reason, principal: by, at_us }
+    }
+}
+
+impl From<SkippedRecord> for Skipped {
+    fn from(record: SkippedRecord) -> Self {
+        let SkippedRecord { store, reason, principal, at_us, .. } = record;
+        Self { store: store.as_str().into(), reason, by: principal, at_us }
+    }
 }
 
 impl From<Run> for RunRecord {
@@ -499,6 +541,8 @@ pub struct Ended {
     pub key: Option<(KeyNote, Option<String>)>,
     /// Why it aborted: the problem's code and its sentence.
     pub cause: Option<(String, String)>,
+    /// What an operator gave up.
+    pub skipped: Vec<Skipped>,
     /// Of which job it was a chunk, and what would undo it.
     pub chunk: Option<ChunkNote>,
 }
@@ -519,6 +563,7 @@ impl Ended {
             key: self.key.as_ref().map(|(note, _)| note.into()),
             answer: self.key.as_ref().and_then(|(_, answer)| answer.clone()),
             cause: self.cause.as_ref().map(|(code, text)| vec![code.clone(), text.clone()]).unwrap_or_default(),
+            skipped: self.skipped.iter().map(|skipped| SkippedRecord::of(self.run, skipped)).collect(),
             chunk: self.chunk.as_ref().map(Into::into),
         };
         record.encode_to_vec()
@@ -541,6 +586,7 @@ impl Ended {
             reason: record.reason,
             key: record.key.map(|key| Ok::<_, Unreadable>((key.try_into()?, answer))).transpose()?,
             cause: cause.next().zip(cause.next()),
+            skipped: record.skipped.into_iter().map(Into::into).collect(),
             chunk: record.chunk.map(TryInto::try_into).transpose()?,
         })
     }

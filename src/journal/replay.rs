@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::job::JobLog;
 use super::prepared::Prepared;
-use super::record::{Began, Ended, Intent, OpenedRecord, Unreadable, VerdictRecord, decode, kind, outcome};
+use super::record::{
+    Began, Ended, Intent, OpenedRecord, SkippedRecord, Unreadable, VerdictRecord, decode, kind, outcome,
+};
 use crate::model::ids::{Incarnation, Lsn, Run, TxnId};
+use crate::model::operator::Skipped;
 use crate::model::state::Outcome;
 
 /// What the log holds of a run that has not ended.
@@ -19,6 +22,8 @@ pub struct History {
     pub verdict: Option<Outcome>,
     /// The answer that a `Decision` carries.
     pub answer: Option<String>,
+    /// What an operator gave up: never tried again.
+    pub skipped: Vec<Skipped>,
     /// Where it waits for its verdict: no store was asked to decide yet.
     pub prepared: Option<Box<Prepared>>,
 }
@@ -88,14 +93,21 @@ impl Replayed {
                 self.began.remove(&intent.run);
                 // Written again now and then, so that the segments before it may go; the first place keeps its turn.
                 let first = self.runs.get(&intent.run).map_or(lsn, |history| history.first);
-                let history =
-                    History { first, intent, verdict: None, answer: None, prepared: Some(Box::new(prepared)) };
+                let history = History {
+                    first,
+                    intent,
+                    verdict: None,
+                    answer: None,
+                    prepared: Some(Box::new(prepared)),
+                    skipped: Vec::new(),
+                };
                 self.runs.insert(history.intent.run, history);
             }
             kind::INTENT => {
                 let intent = Intent::decode(payload)?;
                 self.began.remove(&intent.run);
-                let history = History { first: lsn, intent, verdict: None, answer: None, prepared: None };
+                let history =
+                    History { first: lsn, intent, verdict: None, answer: None, prepared: None, skipped: Vec::new() };
                 self.runs.insert(history.intent.run, history);
             }
             kind::DECISION | kind::LEARNT => {
@@ -104,6 +116,12 @@ impl Replayed {
                 if let Some(history) = self.runs.get_mut(&Run::try_from(&verdict.run)?) {
                     history.verdict = Some(outcome(verdict.committed));
                     history.answer = verdict.answer;
+                }
+            }
+            kind::SKIPPED => {
+                let skipped: SkippedRecord = decode(payload)?;
+                if let Some(history) = self.runs.get_mut(&Run::try_from(&skipped.run)?) {
+                    history.skipped.push(skipped.into());
                 }
             }
             kind::DONE => {

@@ -46,6 +46,10 @@ fn intent(run: Run, decider: &str) -> Intent {
     }
 }
 
+fn skipped(store: &str) -> Skipped {
+    Skipped { store: store.into(), reason: "the collection is gone".into(), by: "olga".into(), at_us: 5 }
+}
+
 fn note() -> ChunkNote {
     let (job, parent) = (TxnId(uuid::Uuid::from_u128(7)), "import-7".to_owned());
     ChunkNote { job, parent, number: 17, undoes: false, undo: Some("{}".into()) }
@@ -64,6 +68,7 @@ fn ended(run: Run, key: Option<(KeyNote, Option<String>)>) -> Ended {
         reason: "r".into(),
         key,
         cause: Some(("conflict".into(), "x".into())),
+        skipped: vec![skipped("vec")],
         chunk: None,
     }
 }
@@ -104,11 +109,15 @@ async fn what_is_open_comes_back_in_order_with_what_is_known() {
     let slip = journal.decide(decided, Outcome::Committed, Some("a".into())).await.unwrap();
     assert_eq!((slip.run(), slip.outcome()), (decided, Outcome::Committed));
     journal.end(&ended(done, None)).unwrap();
+    journal.skip(decided, &skipped("vec")).await.unwrap();
+    journal.skip(done, &skipped("vec")).await.expect("one that has ended is no fault of the log");
     journal.settle().await.unwrap();
     journal.close().unwrap();
 
     let (journal, report) = Journal::open(dir.path(), options(), 10).unwrap();
     assert_eq!(journal.owner().incarnation, Incarnation(2));
+    let given_up: Vec<_> = report.replayed.open.iter().map(|h| h.skipped.clone()).collect();
+    assert_eq!(given_up, [vec![], vec![], vec![skipped("vec")]]);
     let open = &report.replayed.open;
     let seen: Vec<_> = open.iter().map(|h| (h.intent.run, h.verdict)).collect();
     let expected = vec![(silent, None), (learnt, Some(Outcome::Aborted)), (decided, Some(Outcome::Committed))];

@@ -16,10 +16,10 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-use families::{Locks, Log, Maker, SPANS};
+use families::{Hand, Locks, Log, Maker, SPANS};
 pub use labels::{
-    AttemptReason, CallResult, ChunkOutcome, DeadlockSource, DeviceWrite, Pattern, Phase, Reaped, RecoveryOutcome,
-    Route, StoreCall,
+    AttemptReason, AuditPlace, ByHand, CallResult, ChunkOutcome, DeadlockSource, DeviceWrite, HandResult, Pattern,
+    Phase, Reaped, RecoveryOutcome, Route, StoreCall,
 };
 
 use crate::model::ids::StoreName;
@@ -66,6 +66,7 @@ struct Families {
     redo_pending: IntGaugeVec,
     visibility_lag: HistogramVec,
     locks: Locks,
+    hand: Hand,
     journal: Log,
     recovery: Gauge,
     recovered: IntCounterVec,
@@ -124,6 +125,7 @@ impl Families {
                 SPANS,
             ),
             locks: Locks::new(&m),
+            hand: Hand::new(&m),
             journal: Log::new(&m),
             recovery: m.gauge("recovery_seconds", "How long the last start took until the door opened"),
             recovered: m.counters(
@@ -176,6 +178,12 @@ impl Metrics {
             f.open.with_label_values(&[state.as_str()]);
             f.oldest.with_label_values(&[state.as_str()]);
         }
+        for action in ByHand::ALL {
+            for result in HandResult::ALL {
+                f.hand.resolutions.with_label_values(&[action.as_str(), result.as_str()]);
+            }
+        }
+        AuditPlace::ALL.iter().for_each(|place| drop(f.hand.audit_failures.with_label_values(&[place.as_str()])));
         for source in DeadlockSource::ALL {
             f.locks.deadlocks.with_label_values(&[source.as_str()]);
             f.locks.deadlock_check.with_label_values(&[source.as_str()]);
@@ -310,6 +318,16 @@ impl Metrics {
     /// Somebody looked for deadlocks.
     pub fn deadlock_checked(&self, source: DeadlockSource, took: Duration) {
         self.0.locks.deadlock_check.with_label_values(&[source.as_str()]).observe(took.as_secs_f64());
+    }
+
+    /// An operator did something by hand, or tried to.
+    pub fn resolved(&self, action: ByHand, result: HandResult) {
+        self.0.hand.resolutions.with_label_values(&[action.as_str(), result.as_str()]).inc();
+    }
+
+    /// An audit line could not be written.
+    pub fn audit_failed(&self, place: AuditPlace) {
+        self.0.hand.audit_failures.with_label_values(&[place.as_str()]).inc();
     }
 
     /// The journal took bytes in.

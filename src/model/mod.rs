@@ -3,6 +3,7 @@
 pub mod commit;
 pub mod ids;
 pub mod job;
+pub mod operator;
 pub mod powers;
 pub mod problem;
 pub mod ranges;

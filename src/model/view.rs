@@ -7,6 +7,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::job::JobView;
+use super::operator::Skipped;
 use super::problem::Problem;
 use super::state::TxnState;
 
@@ -66,6 +67,9 @@ pub struct View {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
     pub cause: Option<Value>,
+    /// Parts that an operator gave up: their stores will never have them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Skipped>,
     /// Of a batch job: how far it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job: Option<JobView>,

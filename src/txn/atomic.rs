@@ -75,10 +75,13 @@ pub(super) async fn run(
     let mut attempt = Attempt::new(core, entry, run, plan, request.isolation, deadline);
     let key_is_free = elsewhere::not_used(core, entry, decider.as_ref());
     let first_half = async { futures::try_join!(attempt.first_half(request), key_is_free).map(|_| ()) };
-    let worked = timeout_at(deadline, first_half).await.unwrap_or_else(|_| {
-        let waited = request.timeout.as_millis();
-        Err(Problem::new(Code::Timeout, format!("not ready to decide after {waited} ms, so it was aborted")))
-    });
+    let worked = tokio::select! {
+        worked = timeout_at(deadline, first_half) => worked.unwrap_or_else(|_| {
+            let waited = request.timeout.as_millis();
+            Err(Problem::new(Code::Timeout, format!("not ready to decide after {waited} ms, so it was aborted")))
+        }),
+        why = entry.told_to_give_way() => Err(why),
+    };
     // From here on nothing is dropped half-way: a PREPARE whose answer nobody awaits could land after its rollback.
     let ready = match worked.and_then(|()| entry.beyond_recall()) {
         Ok(()) => attempt.intend_and_prepare().await,
@@ -337,6 +340,7 @@ impl<'a> Attempt<'a> {
             reason: self.plan.reason.clone(),
             key: None,
             cause: None,
+            skipped: Vec::new(),
             chunk: None,
         };
         match self.core.journal.end(&ended) {
@@ -377,7 +381,7 @@ impl<'a> Attempt<'a> {
                 tracing::warn!(transaction = %self.entry.id, %store, %why, "in doubt: the answer to the commit was lost");
                 self.entry.step("in_doubt", Some(why));
                 self.entry.take(Event::VerdictLost);
-                let resolved = in_doubt::resolve(self.core, self.context.run, store).await;
+                let resolved = in_doubt::resolve(self.core, self.entry, self.context.run, store).await;
                 Ok(resolved.map(|(decided, _)| decided))
             }
         }
@@ -485,6 +489,7 @@ pub(super) fn ended(entry: &Entry, decided: &Decided, intent: &Intent) -> Ended 
         reason: intent.reason.clone(),
         key: key.map(|note| (note, entry.kept_answer())),
         cause: entry.cause().map(|problem| (problem.code.as_str().to_owned(), problem.detail)),
+        skipped: entry.hand.skipped(),
         chunk: intent.chunk.clone(),
     }
 }

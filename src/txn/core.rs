@@ -15,6 +15,7 @@ use super::leases::Leases;
 use super::recovery::Report;
 use super::registry::{Registry, Retention};
 use super::site::Site;
+use crate::audit::Audit;
 use crate::journal::Journal;
 use crate::lock::LockManager;
 use crate::metrics::Metrics;
@@ -44,6 +45,8 @@ pub(super) struct Core {
     pub(super) journal: Journal,
     pub(super) sites: BTreeMap<StoreName, Arc<Site>>,
     pub(super) locks: LockManager,
+    /// What is done by hand.
+    pub(super) audit: Audit,
     pub(super) detector: Detector,
     pub(super) leases: Leases,
     pub(super) registry: Registry,

@@ -11,14 +11,16 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::hand::Hand;
 use super::job::OfJob;
 use crate::clock;
 use crate::journal::record::Began;
 use crate::lock::{Deadlock, Standing};
 use crate::model::commit::{Decider, KeyNote};
 use crate::model::ids::{Attempt, Lsn, Run, StoreName, TxnId};
+use crate::model::operator::Skipped;
 use crate::model::powers::Role;
-use crate::model::problem::Problem;
+use crate::model::problem::{Code, Problem};
 use crate::model::request::OnExpiry;
 use crate::model::state::{Event, TxnState};
 use crate::model::view::{ParticipantView, PlanView, PreparedView, Step, View};
@@ -41,6 +43,8 @@ pub(super) struct Entry {
     began: Instant,
     /// What the log had durable when it began: markers of its runs carry this, so none older may be swept.
     pub(super) durable: Lsn,
+    /// What an operator tells it.
+    pub(super) hand: Hand,
     /// What it has to do with a batch job.
     of_job: OnceLock<OfJob>,
     /// The oldest place in the log that its recovery would need.
@@ -89,6 +93,8 @@ enum Recall {
     Possible,
     /// It was told to: it promises nothing any more.
     Condemned(Condemned),
+    /// The same, by an operator.
+    Told(Box<Problem>),
     /// It asks stores to promise or to decide: somebody else has to give way.
     TooLate,
 }
@@ -137,8 +143,8 @@ impl Entry {
         let (changed, _) = watch::channel(TxnState::Active);
         let (settled, _) = watch::channel(false);
         let (began, live, pin) = (Instant::now(), Mutex::new(live), AtomicU64::new(durable.as_u64()));
-        let of_job = OnceLock::new();
-        Self { id, name, key, priority: 0, began_us, began, durable, of_job, pin, live, changed, settled }
+        let (hand, of_job) = (Hand::new(), OnceLock::new());
+        Self { id, name, key, priority: 0, began_us, began, durable, hand, of_job, pin, live, changed, settled }
     }
 
     /// The oldest place in the log that its recovery would need.
@@ -251,18 +257,46 @@ impl Entry {
     pub(super) fn condemned(&self) -> Option<Condemned> {
         match &self.live().recall {
             Recall::Condemned(sentence) => Some(sentence.clone()),
-            Recall::Possible | Recall::TooLate => None,
+            Recall::Possible | Recall::Told(_) | Recall::TooLate => None,
+        }
+    }
+
+    /// Tells its present run to give way for `why`. `false`: it is too late for that.
+    pub(super) fn recall(&self, why: Problem) -> bool {
+        if self.state() != TxnState::Active {
+            return false;
+        }
+        let mut live = self.live();
+        match live.recall {
+            Recall::TooLate => return false,
+            // It gives way already; a re-run must not follow.
+            Recall::Possible | Recall::Condemned(_) | Recall::Told(_) => live.recall = Recall::Told(Box::new(why)),
+        }
+        drop(live);
+        self.hand.recall();
+        true
+    }
+
+    /// Waits until an operator tells it to give way; answers why.
+    pub(super) async fn told_to_give_way(&self) -> Problem {
+        self.hand.recalled().await;
+        match &self.live().recall {
+            Recall::Told(why) => (**why).clone(),
+            _ => Problem::new(Code::Internal, "recalled, and nobody said why"),
         }
     }
 
     /// From here on it cannot be made a victim: stores are asked to promise.
     ///
     /// # Errors
-    /// `deadlock`: it is one already, and must promise nothing.
+    /// `deadlock`: it is one already, and must promise nothing; `rolled_back`: an operator has told it so.
     pub(super) fn beyond_recall(&self) -> Result<(), Problem> {
         let mut live = self.live();
         if let Recall::Condemned(sentence) = &live.recall {
             return Err(Problem::deadlock(&sentence.deadlock.cycle));
+        }
+        if let Recall::Told(why) = &live.recall {
+            return Err((**why).clone());
         }
         live.recall = Recall::TooLate;
         Ok(())
@@ -362,6 +396,7 @@ impl Entry {
         if let Some(last) = self.live().pending.get_mut(store) {
             *last = Some(why.to_owned());
         }
+        self.hand.set_back(store, why);
     }
 
     /// The stores that still have to be told and are `role` in the plan.
@@ -398,7 +433,9 @@ impl Entry {
             live.pending.clear();
             live.owes = false;
             live.work = 0;
-            live.recall = Recall::Possible;
+            if !matches!(live.recall, Recall::Told(_)) {
+                live.recall = Recall::Possible;
+            }
         }
         self.step("retried", Some(problem.detail.clone()));
         self.changed.send_replace(TxnState::Active);
@@ -426,7 +463,7 @@ impl Entry {
 
     pub(super) fn view(&self) -> View {
         let state = self.state();
-        let live = self.live();
+        let (skipped, live) = (self.hand.skipped(), self.live());
         let part = |(store, role): &(StoreName, Role)| ParticipantView {
             store: store.to_string(),
             role: role_word(*role),
@@ -448,7 +485,7 @@ impl Entry {
                 .results
                 .as_deref()
                 .cloned()
-                .map(|results| say_applied(results, |operation| live.has_applied(operation, state))),
+                .map(|results| say_applied(results, |operation| live.has_applied(operation, state, &skipped))),
             attempts: live.attempt.0,
             retried_for: live.retried_for.clone(),
             pending: live.pending.keys().map(ToString::to_string).collect(),
@@ -460,6 +497,7 @@ impl Entry {
             participants: live.parts.iter().map(part).collect(),
             timeline: live.timeline.clone(),
             cause: live.cause.as_ref().map(cause_view),
+            skipped,
             job: self.job().map(|job| job.view()),
             parent: note.as_ref().map(|note| note.parent.clone()),
             chunk: note.as_ref().filter(|note| !note.undoes).map(|note| note.number),
@@ -470,11 +508,15 @@ impl Entry {
 
 impl Live {
     /// Whether the store of this operation has what it wrote.
-    fn has_applied(&self, operation: &str, state: TxnState) -> bool {
+    fn has_applied(&self, operation: &str, state: TxnState, skipped: &[Skipped]) -> bool {
+        let store = self.redone.get(operation);
+        // Where nobody remembers which store an operation is of, nothing is claimed for it.
+        if !skipped.is_empty() && store.is_none_or(|store| skipped.iter().any(|part| part.store == *store)) {
+            return false;
+        }
         match state {
             TxnState::Committed => true,
             TxnState::Committing | TxnState::NeedsIntervention => {
-                let store = self.redone.get(operation);
                 self.owes && store.is_some_and(|store| !self.pending.contains_key(store))
             }
             _ => false,

@@ -10,6 +10,7 @@
 //!   monitor   one a store: its gate            reaper    one a store: what is left over in it
 //!   job       batch jobs: named parents of many chunks, each driven like any other transaction
 //!   leases    locks for applications           deadlock  circles that run through stores
+//!   resolve   an operator's verb, heard by hand   explain   why one is where it is
 //!   keys      what only the log remembers      janitor   forgets, checkpoints
 //! ```
 //!
@@ -20,7 +21,9 @@ mod core;
 mod deadlock;
 mod elsewhere;
 mod entry;
+mod explain;
 mod finish;
+mod hand;
 mod held;
 mod in_doubt;
 mod interactive;
@@ -31,9 +34,11 @@ mod leases;
 mod lock_view;
 mod look_up;
 mod monitor;
+mod orphans;
 mod reaper;
 pub mod recovery;
 mod registry;
+mod resolve;
 mod retry;
 mod site;
 mod status;
@@ -50,10 +55,14 @@ use tokio_util::task::TaskTracker;
 
 pub use self::core::Settings;
 pub use self::deadlock::{DeadlockView, NodeView, WaitForView};
+pub use self::explain::{DeciderView, Explanation, PromiseView, VerbView};
+pub use self::hand::SetbackView;
 pub use self::interactive::Opened;
 pub use self::leases::{LeaseActor, LeaseView, LeaseWish};
 pub use self::lock_view::{KeyView, PartyView};
+pub use self::orphans::{OrphanList, OrphanResolved, OrphanView, OrphanWish, UnreachableView};
 pub use self::registry::Retention;
+pub use self::resolve::HandWish;
 
 use self::atomic::End;
 use self::core::Core;
@@ -64,6 +73,7 @@ use self::leases::Leases;
 use self::recovery::Report;
 use self::registry::Registry;
 use self::site::Site;
+use crate::audit::Audit;
 use crate::clock;
 use crate::journal::{Journal, OpenReport};
 use crate::lock::LockManager;
@@ -138,6 +148,8 @@ pub struct Makings {
     pub stores: Vec<Configured>,
     /// The lock table, still empty.
     pub locks: LockManager,
+    /// Where what is done by hand is written down.
+    pub audit: Audit,
     /// Where to count.
     pub metrics: Metrics,
     /// How it is set.
@@ -151,7 +163,7 @@ impl Coordinator {
     /// again, and the door may open. Needs a tokio runtime.
     #[must_use]
     pub fn start(makings: Makings) -> Self {
-        let Makings { journal, opened, stores, locks, metrics, settings, since } = makings;
+        let Makings { journal, opened, stores, locks, audit, metrics, settings, since } = makings;
         let site = |configured: Configured| {
             let site = Site::new(configured.store, configured.init, metrics.clone());
             (site.name().clone(), Arc::new(site))
@@ -166,6 +178,7 @@ impl Coordinator {
             journal,
             sites: stores.into_iter().map(site).collect(),
             locks,
+            audit,
             detector: Detector::default(),
             leases: Leases::default(),
             registry: Registry::new(settings.retention),

@@ -13,7 +13,9 @@ use serde_json::{Map, Value, json};
 use crate::clock;
 use crate::journal::job::{ChunkRecord, JobRecord};
 use crate::journal::prepared::PreparedRecord;
-use crate::journal::record::{BeganRecord, DoneRecord, IntentRecord, OpenedRecord, RunRecord, VerdictRecord, kind};
+use crate::journal::record::{
+    BeganRecord, DoneRecord, IntentRecord, OpenedRecord, RunRecord, SkippedRecord, VerdictRecord, kind,
+};
 use crate::model::ids::Run;
 
 /// A record as JSON: its place, its kind and what it says; with `values` also what applications wrote.
@@ -116,6 +118,14 @@ fn contents(record_kind: u8, payload: &[u8], values: Values) -> Result<Value, pr
                 "began_at": clock::rfc3339(done.began_us), "ended_at": clock::rfc3339(done.ended_us),
                 "cause": values.cause(done.cause), "answer": done.answer.map(|answer| values.text(answer)),
                 "chunk": done.chunk.map(|chunk| self::chunk(chunk, values)),
+                "skipped": done.skipped.into_iter().map(|skipped| skipped.store).collect::<Vec<_>>(),
+            })
+        }
+        kind::SKIPPED => {
+            let skipped = SkippedRecord::decode(payload)?;
+            json!({
+                "run": run(&skipped.run), "store": skipped.store, "by": skipped.principal,
+                "reason": values.text(skipped.reason), "at": clock::rfc3339(skipped.at_us),
             })
         }
         kind::JOB => job(JobRecord::decode(payload)?, values),
@@ -169,4 +179,32 @@ fn run(record: &RunRecord) -> Option<String> {
 
 fn outcome(committed: bool) -> &'static str {
     if committed { "committed" } else { "aborted" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::job::JobLog;
+    use crate::model::ids::{Lsn, TxnId};
+    use crate::model::job::ChunkNote;
+
+    #[test]
+    fn a_job_is_shown_without_what_would_undo_it() {
+        let id = TxnId::fresh();
+        let mut log = JobLog::default();
+        let undo = Some("DELETE secret".to_owned());
+        log.ended(Lsn::ZERO, &ChunkNote { job: id, parent: "n".into(), number: 3, undoes: false, undo });
+        let payload = log.encode(id, 1000).remove(0);
+        let record = Record { lsn: Lsn::ZERO, kind: kind::JOB, durable_lsn: Lsn::ZERO, payload };
+        let shown = describe(&record, false);
+        assert_eq!(
+            (&shown["kind"], &shown["job"], &shown["phase"]),
+            (&json!("job"), &json!(id.to_string()), &json!("open"))
+        );
+        assert_eq!(
+            (&shown["done"], &shown["compensations"][0]["operations"]),
+            (&json!([[3, 3]]), &json!("[13 bytes]"))
+        );
+        assert_eq!(describe(&record, true)["compensations"][0]["operations"], "DELETE secret");
+    }
 }

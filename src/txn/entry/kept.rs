@@ -100,6 +100,7 @@ pub(in crate::txn) fn from_ended(ended: &Ended) -> Entry {
             Problem::new(code.copied().unwrap_or(Code::Internal), detail)
         });
     }
+    ended.skipped.iter().cloned().for_each(|skipped| entry.hand.give_up(skipped));
     entry.remember(ended.key.as_ref().and_then(|(_, answer)| answer.as_deref()));
     entry.take(ended.outcome.event());
     entry.take(Event::Finished);
@@ -134,6 +135,7 @@ pub(in crate::txn) fn from_marker(marker: &Marker) -> View {
         participants: Vec::new(),
         timeline: Vec::new(),
         cause: None,
+        skipped: Vec::new(),
         job: None,
         parent: kept.as_ref().and_then(|kept| kept.parent.clone()),
         chunk: kept.as_ref().and_then(|kept| kept.chunk),

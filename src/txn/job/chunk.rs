@@ -224,6 +224,7 @@ pub(in crate::txn) fn note_reads(core: &Core, entry: &Entry, run: Run, reason: &
         key: entry.key.clone().map(|key| (key, entry.kept_answer())),
         cause: None,
         chunk: Some(note),
+        skipped: Vec::new(),
     };
     match core.journal.end(&ended) {
         Ok(lsn) => {
