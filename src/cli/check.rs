@@ -26,6 +26,7 @@ pub(super) fn run(path: Option<&Path>, output: &mut Output) -> Result<(), Stop> 
         row("door", config.server.listen.to_string()),
         row("porch", config.server.admin_listen.to_string()),
         row("journal", config.journal.dir.display().to_string()),
+        row("audit log", audit(&config)),
     ];
     for (name, store) in &config.stores {
         rows.push(row(&format!("stores.{name}"), format!("{} at {}", store.settings.kind(), store.settings.url())));
@@ -36,4 +37,12 @@ pub(super) fn run(path: Option<&Path>, output: &mut Output) -> Result<(), Stop> 
     }
     output.line("The configuration is sound.");
     Ok(())
+}
+
+/// Where what is done by hand is written down.
+fn audit(config: &Config) -> String {
+    let copy = config.audit.store.as_ref().map(|store| format!(", with a copy in {store}")).unwrap_or_default();
+    let path = config.journal.dir.join(crate::audit::FILE);
+    let (keep, bytes) = (config.audit.keep, config.audit.file_bytes);
+    format!("{}, and {keep} full ones of {bytes} bytes{copy}", path.display())
 }

@@ -26,6 +26,16 @@ fn options_may_stand_behind_the_command() {
 }
 
 #[test]
+fn the_last_word_of_a_sidecar_that_is_gone_is_asked_for_as_such() {
+    assert!(Cli::try_parse_from(["outrigger", "recover", "--once", "--dir", "d", "--timeout", "5"]).is_ok());
+    assert!(Cli::try_parse_from(["outrigger", "recover"]).is_err(), "once, or not at all");
+    let orphans = |args: &[&'static str]| Cli::try_parse_from(["outrigger", "orphans"].iter().chain(args));
+    assert!(orphans(&["resolve", "pg", "ogr1:x", "commit", "--reason", "r"]).is_ok() && orphans(&["list"]).is_ok());
+    assert!(orphans(&["resolve", "pg", "ogr1:x", "skip", "--reason", "r"]).is_err());
+    assert!(orphans(&["resolve", "pg", "ogr1:x", "commit"]).is_err());
+}
+
+#[test]
 fn tables_are_aligned_by_characters() {
     let rows = vec![vec!["é".to_owned(), "x".to_owned()], vec!["abc".to_owned(), String::new()]];
     assert_eq!(table(&["A", "LONG"], &rows), "A    LONG\né    x\nabc\n");

@@ -210,10 +210,7 @@ pub(crate) fn prepare(place: &Path) -> Result<Vec<Prepared>> {
     const TIMES: u32 = 8;
     let dir = tempfile::tempdir_in(place)?;
     let directory = Directory::new(dir.path(), Backend::Mmap);
-    let zero = || {
-        drop(directory.create("zeroed", PREPARED_MIB << 20)?);
-        Ok(())
-    };
+    let zero = || directory.create("zeroed", PREPARED_MIB << 20).map(drop);
     let read = || read_back(&dir.path().join("zeroed"));
     let ways: [(&str, &dyn Fn() -> io::Result<()>); 2] =
         [("filled with zeros", &zero), ("read back in single pages", &read)];
