@@ -4,6 +4,7 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::events::Events;
 use super::locks::Locks;
 use crate::model::commit::KeyNote;
 use crate::model::ids::TxnId;
@@ -14,7 +15,7 @@ use crate::txn::{Coordinator, Find, ListFilter, Page};
 
 /// Runs transactions and knows of them. See [`Coordinator`], whose methods these are.
 #[async_trait]
-pub trait Api: Locks {
+pub trait Api: Locks + Events {
     /// Runs a transaction to its end, or to where its end is not known yet. Dropping the future harms nothing.
     async fn submit(&self, request: TxnRequest, key: Option<KeyNote>) -> Answer;
 

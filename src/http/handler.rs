@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
+use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode, Uri};
 
 use super::access::Visitor;
@@ -30,6 +31,7 @@ fn or_problem(result: Result<Reply, Problem>) -> Reply {
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters. The same key with the same request answers the same outcome and runs nothing twice; an aborted transaction does not consume its key."),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once, with `Location`."),
+        ("traceparent" = Option<String>, Header, description = "W3C Trace Context. Its trace id becomes the transaction's `trace_id`; every answer has a `traceparent` of the same trace with a span of ours."),
     ),
     request_body(content = openapi::TransactionRequest, content_type = "application/json"),
     responses(
@@ -39,7 +41,7 @@ fn or_problem(result: Result<Reply, Problem>) -> Reply {
 )]
 pub(super) async fn submit(State(door): State<Arc<Door>>, request: Request) -> Reply {
     let (parts, mut body) = request.into_parts();
-    match submit_inner(&door, &parts.uri, &parts.headers, &mut body).await {
+    match submit_inner(&door, &parts, &mut body).await {
         Ok(reply) => reply,
         Err(problem) => {
             body::discard(&mut body, &parts.headers).await;
@@ -48,7 +50,8 @@ pub(super) async fn submit(State(door): State<Arc<Door>>, request: Request) -> R
     }
 }
 
-async fn submit_inner(door: &Door, uri: &Uri, head: &HeaderMap, body: &mut Body) -> Result<Reply, Problem> {
+async fn submit_inner(door: &Door, parts: &Parts, body: &mut Body) -> Result<Reply, Problem> {
+    let Parts { uri, headers: head, extensions, .. } = parts;
     let visitor = door.access.visitor(head)?;
     headers::query(uri, &[])?;
     headers::must_be_json(head)?;
@@ -57,7 +60,8 @@ async fn submit_inner(door: &Door, uri: &Uri, head: &HeaderMap, body: &mut Body)
     let json = wire::parse(&bytes)?;
     drop(bytes);
     let note = key.map(|key| KeyNote { key: key_of(&visitor, key), digest: wire::digest(&json, &visitor.name) });
-    let request = wire::request(json, &|store| door.api.store_kind(store))?;
+    let mut request = wire::request(json, &|store| door.api.store_kind(store))?;
+    request.trace = extensions.get().copied().unwrap_or(request.trace);
     if headers::prefers_async(head) {
         let id = door.api.submit_async(request, note).await?;
         let view = door.api.find(&Find::Id(id)).await.ok();

@@ -3,12 +3,14 @@
 //! ```text
 //!   server (accept, time limits, drain) → route (gate, metrics, panics) → handler
 //!       → headers, body, wire (JSON → TxnRequest, checked once) → Api → reply (status, problem, retry advice)
+//!   events         server-sent events for followers
 //!   locks, graph   leases, the lock table, and who waits for whom as a picture
 //! ```
 
 mod access;
 mod api;
 mod body;
+mod events;
 mod gate;
 mod graph;
 mod handler;
@@ -26,6 +28,7 @@ mod tests;
 
 pub use access::{Access, Visitor, operator_token_path};
 pub use api::{Api, RepairMode};
+pub use events::Events;
 pub use locks::Locks;
 pub use route::Door;
 pub use server::{Limits, Listener, SocketFile, run};

@@ -3,6 +3,7 @@
 //! The journal is the only place that mints a [`Decided`]: by forcing the log's own decision, by accepting the verdict
 //! of the store that decided, or by noting that nobody was ever asked. Whoever holds the slip may act irreversibly.
 
+pub mod feed;
 pub mod record;
 pub mod replay;
 pub mod slip;
@@ -13,9 +14,11 @@ use std::sync::Arc;
 use outrigger_wal::{Appended, Options, Recovery, Stats, Storage, Wal, WalError};
 use prost::Message;
 
+use self::feed::{About, Bounds, EventId, Feed, Follower, Happening, Only, Who};
 use self::record::{Ended, Intent, OpenedRecord, VerdictRecord, kind};
 use self::replay::Replayed;
 use self::slip::Decided;
+use crate::clock;
 use crate::model::commit::Verdict;
 use crate::model::ids::{Incarnation, LogOwner, Lsn, Run};
 use crate::model::problem::{Code, Problem};
@@ -26,6 +29,7 @@ use crate::model::state::Outcome;
 pub struct Journal {
     wal: Wal,
     owner: LogOwner,
+    feed: Feed,
 }
 
 /// What opening found, besides the histories.
@@ -86,9 +90,12 @@ impl Journal {
         let replayed = replayed.finished();
         let incarnation = Incarnation(replayed.incarnation.0 + 1);
         let owner = LogOwner { log: wal.log_id(), incarnation };
-        let opened = wal.append(kind::OPENED, &opened(incarnation))?;
+        let at_us = clock::now_us();
+        let opened = wal.append(kind::OPENED, &opened(incarnation, at_us))?;
         wal.flush(opened.end)?;
-        Ok((Self { wal, owner }, OpenReport { wal: recovery, replayed }))
+        let openings = replayed.openings.iter().copied().chain([(incarnation, opened.lsn)]).collect();
+        let feed = Feed::new(openings, at_us, Bounds::default());
+        Ok((Self { wal, owner, feed }, OpenReport { wal: recovery, replayed }))
     }
 
     /// Who we are in every store.
@@ -112,7 +119,10 @@ impl Journal {
     /// # Errors
     /// As [`Journal::intend`].
     pub fn append_intent(&self, intent: &Intent) -> Result<Appended, Problem> {
-        self.wal.append(kind::INTENT, &intent.encode()).map_err(|error| problem(&error))
+        let (run, at_us) = (intent.run, clock::now_us());
+        let about = || About { transaction: run.txn, name: intent.name.clone(), trace: intent.trace };
+        let happening = Happening::intended(self.about(run, about), run.attempt, at_us);
+        self.told(happening, || self.wal.append(kind::INTENT, &intent.encode(at_us)))
     }
 
     /// Decides: the forced record *is* the decision.
@@ -121,11 +131,22 @@ impl Journal {
     /// `journal_full` (nothing was written: it may still be aborted); any other failure leaves the log poisoned and the
     /// decision unknown until the log is opened again, so the caller must neither commit nor abort.
     pub async fn decide(&self, run: Run, outcome: Outcome, answer: Option<String>) -> Result<Decided, Undecided> {
-        let record = VerdictRecord { run: run.into(), committed: outcome == Outcome::Committed, answer };
-        let appended = self.wal.append(kind::DECISION, &record.encode_to_vec());
-        let appended = appended.map_err(|error| Undecided::NotWritten(problem(&error)))?;
+        let at_us = clock::now_us();
+        let record = VerdictRecord { run: run.into(), committed: outcome == Outcome::Committed, answer, at_us };
+        let payload = record.encode_to_vec();
+        let telling = self.feed.expect(self.wal.next_lsn());
+        let appended = match self.wal.append(kind::DECISION, &payload) {
+            Ok(appended) => appended,
+            Err(error) => {
+                telling.withdraw();
+                return Err(Undecided::NotWritten(problem(&error)));
+            }
+        };
+        let telling = telling.written(appended.lsn);
         self.force(appended).await.map_err(Undecided::Unknown)?;
-        Ok(Decided::mint(run, outcome))
+        // Only now is it so.
+        telling.tell(self.verdict(run, outcome, at_us));
+        Ok(Decided::mint(run, outcome, true))
     }
 
     /// Accepts what the deciding store said. Appended, not forced: the store's marker is the durable truth.
@@ -140,7 +161,7 @@ impl Journal {
     /// says it all, so nothing is appended here.
     #[must_use]
     pub fn witness_alone(verdict: &Verdict) -> Decided {
-        Decided::mint(verdict.run, verdict.outcome)
+        Decided::mint(verdict.run, verdict.outcome, false)
     }
 
     /// Notes that the decider was never asked and never will be: its session is gone without a commit.
@@ -154,13 +175,15 @@ impl Journal {
     /// The slip for a verdict that replay found in the log.
     #[must_use]
     pub fn recall(&self, history: &replay::History) -> Option<Decided> {
-        history.verdict.map(|outcome| Decided::mint(history.intent.run, outcome))
+        history.verdict.map(|outcome| Decided::mint(history.intent.run, outcome, true))
     }
 
     fn learn(&self, run: Run, outcome: Outcome) -> Result<Decided, Problem> {
-        let record = VerdictRecord { run: run.into(), committed: outcome == Outcome::Committed, answer: None };
-        self.append_ending(kind::LEARNT, &record.encode_to_vec())?;
-        Ok(Decided::mint(run, outcome))
+        let at_us = clock::now_us();
+        let record = VerdictRecord { run: run.into(), committed: outcome == Outcome::Committed, answer: None, at_us };
+        let payload = record.encode_to_vec();
+        self.told(self.verdict(run, outcome, at_us), || self.wal.append_reserved(kind::LEARNT, &payload))?;
+        Ok(Decided::mint(run, outcome, true))
     }
 
     /// Appends the end of a run. After it the locks may go, in this order.
@@ -168,7 +191,55 @@ impl Journal {
     /// # Errors
     /// As [`Journal::witness`].
     pub fn end(&self, ended: &Ended) -> Result<Lsn, Problem> {
-        Ok(self.append_ending(kind::DONE, &ended.encode())?.lsn)
+        let Ended { run, outcome, ended_us, .. } = *ended;
+        let about = || About { transaction: run.txn, name: ended.name.clone(), trace: ended.trace };
+        let cause = ended.cause.as_ref().map(|(code, detail)| (code.as_str(), detail.as_str()));
+        let happening = Happening::ended(self.about(run, about), run.attempt, ended_us, outcome, cause);
+        let payload = ended.encode();
+        Ok(self.told(happening, || self.wal.append_reserved(kind::DONE, &payload))?.lsn)
+    }
+
+    /// Appends a record and tells what it says.
+    fn told(
+        &self,
+        happening: Happening,
+        append: impl FnOnce() -> Result<Appended, WalError>,
+    ) -> Result<Appended, Problem> {
+        let telling = self.feed.expect(self.wal.next_lsn());
+        match append() {
+            Ok(appended) => {
+                telling.written(appended.lsn).tell(happening);
+                Ok(appended)
+            }
+            Err(error) => {
+                telling.withdraw();
+                Err(problem(&error))
+            }
+        }
+    }
+
+    fn verdict(&self, run: Run, outcome: Outcome, at_us: i64) -> Happening {
+        let about = self.about(run, || About { transaction: run.txn, name: None, trace: None });
+        Happening::decided(about, run.attempt, at_us, outcome)
+    }
+
+    fn about(&self, run: Run, otherwise: impl FnOnce() -> About) -> Arc<About> {
+        self.feed.about(run.txn).unwrap_or_else(|| Arc::new(otherwise()))
+    }
+
+    /// Where transactions tell their steps.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Follows the feed from behind `after` on, from now on where there is none. `who` knows transactions that are not
+    /// open any more.
+    ///
+    /// # Errors
+    /// `invalid_request`: no id that this log has told.
+    pub fn follow(&self, only: Only, who: Who, after: Option<EventId>) -> Result<Follower, Problem> {
+        self.feed.follow(Arc::new(self.wal.clone()), only, who, after)
     }
 
     /// Ends must still find room when new transactions no longer do: what is open has to be able to end.
@@ -187,10 +258,11 @@ impl Journal {
     /// `journal_full`, `journal_unavailable`.
     pub async fn checkpoint(&self, oldest_needed: Lsn, copy: &[Ended]) -> Result<Vec<Lsn>, Problem> {
         let mut places = Vec::with_capacity(copy.len());
-        let checkpoint = self.append_ending(kind::CHECKPOINT, &opened(self.owner.incarnation))?;
+        let opened = opened(self.owner.incarnation, clock::now_us());
+        let checkpoint = self.append_ending(kind::CHECKPOINT, &opened)?;
         let mut last = checkpoint;
         for ended in copy {
-            last = self.append_ending(kind::DONE, &ended.encode())?;
+            last = self.append_ending(kind::DONE, &ended.encode_copy())?;
             places.push(last.lsn);
         }
         self.force(last).await?;
@@ -254,8 +326,7 @@ fn take(replayed: &mut Replayed, lsn: Lsn, record_kind: u8, payload: &[u8]) -> R
     taken.map_err(|why| OpenError::Unreadable { lsn, kind: kind::name(record_kind), why: why.0 })
 }
 
-fn opened(incarnation: Incarnation) -> Vec<u8> {
-    let at_us = jiff::Timestamp::now().as_microsecond();
+fn opened(incarnation: Incarnation, at_us: i64) -> Vec<u8> {
     OpenedRecord { incarnation: incarnation.0, version: env!("CARGO_PKG_VERSION").into(), at_us }.encode_to_vec()
 }
 

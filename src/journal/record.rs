@@ -17,6 +17,7 @@ use crate::lock::{Claim, LockKey, Mode};
 use crate::model::commit::{Decider, Gid, KeyNote, RedoWrite};
 use crate::model::ids::{Attempt, Run, StoreName, TxnId};
 use crate::model::state::Outcome;
+use crate::model::trace::TraceId;
 
 /// The log's type bytes.
 pub mod kind {
@@ -114,6 +115,12 @@ pub struct IntentRecord {
     /// The durable Lsn that its markers carry: nothing older than this may be swept while it lives.
     #[prost(uint64, tag = "11")]
     pub durable: u64,
+    /// When this was written: microseconds since 1970, for people.
+    #[prost(int64, tag = "14")]
+    pub at_us: i64,
+    /// The trace id of the request: 16 bytes.
+    #[prost(bytes = "vec", optional, tag = "15")]
+    pub trace: Option<Vec<u8>>,
 }
 
 /// One absolute write.
@@ -167,6 +174,9 @@ pub struct VerdictRecord {
     /// The answer, where the log decides and there is a key.
     #[prost(string, optional, tag = "3")]
     pub answer: Option<String>,
+    /// When this was written: microseconds since 1970, for people.
+    #[prost(int64, tag = "14")]
+    pub at_us: i64,
 }
 
 /// The end of a run, complete in itself.
@@ -208,6 +218,12 @@ pub struct DoneRecord {
     /// Why it aborted: the problem's code and its sentence.
     #[prost(string, repeated, tag = "12")]
     pub cause: Vec<String>,
+    /// The trace id of the request: 16 bytes.
+    #[prost(bytes = "vec", optional, tag = "15")]
+    pub trace: Option<Vec<u8>>,
+    /// A checkpoint wrote an older record of the same end again: nothing has happened.
+    #[prost(bool, tag = "16")]
+    pub copy: bool,
 }
 
 impl From<Run> for RunRecord {
@@ -306,6 +322,8 @@ pub struct Intent {
     pub reason: String,
     /// The durable Lsn that its markers carry.
     pub durable: crate::model::ids::Lsn,
+    /// The trace of the request; older logs know none.
+    pub trace: Option<TraceId>,
 }
 
 impl Intent {
@@ -321,7 +339,7 @@ impl Intent {
         stores
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self, at_us: i64) -> Vec<u8> {
         let record = IntentRecord {
             run: self.run.into(),
             name: self.name.clone(),
@@ -334,6 +352,8 @@ impl Intent {
             began_us: self.began_us,
             reason: self.reason.clone(),
             durable: self.durable.as_u64(),
+            at_us,
+            trace: self.trace.map(TraceId::to_bytes),
         };
         record.encode_to_vec()
     }
@@ -356,6 +376,7 @@ impl Intent {
             began_us: record.began_us,
             reason: record.reason,
             durable: crate::model::ids::Lsn::from_u64(record.durable),
+            trace: record.trace.as_deref().and_then(TraceId::from_bytes),
         })
     }
 }
@@ -385,12 +406,23 @@ pub struct Ended {
     pub key: Option<(KeyNote, Option<String>)>,
     /// Why it aborted: the problem's code and its sentence.
     pub cause: Option<(String, String)>,
+    /// The trace of the request; older logs know none.
+    pub trace: Option<TraceId>,
 }
 
 impl Ended {
     pub(super) fn encode(&self) -> Vec<u8> {
+        self.record(false).encode_to_vec()
+    }
+
+    /// For a checkpoint, which writes it again.
+    pub(super) fn encode_copy(&self) -> Vec<u8> {
+        self.record(true).encode_to_vec()
+    }
+
+    fn record(&self, copy: bool) -> DoneRecord {
         let names = |stores: &[StoreName]| stores.iter().map(ToString::to_string).collect();
-        let record = DoneRecord {
+        DoneRecord {
             run: self.run.into(),
             committed: self.outcome == Outcome::Committed,
             name: self.name.clone(),
@@ -403,8 +435,9 @@ impl Ended {
             key: self.key.as_ref().map(|(note, _)| note.into()),
             answer: self.key.as_ref().and_then(|(_, answer)| answer.clone()),
             cause: self.cause.as_ref().map(|(code, text)| vec![code.clone(), text.clone()]).unwrap_or_default(),
-        };
-        record.encode_to_vec()
+            trace: self.trace.map(TraceId::to_bytes),
+            copy,
+        }
     }
 
     pub(super) fn decode(payload: &[u8]) -> Result<Self, Unreadable> {
@@ -424,6 +457,7 @@ impl Ended {
             reason: record.reason,
             key: record.key.map(|key| Ok::<_, Unreadable>((key.try_into()?, answer))).transpose()?,
             cause: cause.next().zip(cause.next()),
+            trace: record.trace.as_deref().and_then(TraceId::from_bytes),
         })
     }
 }

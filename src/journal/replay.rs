@@ -32,6 +32,8 @@ pub struct Replayed {
     pub keyed: HashMap<String, (Lsn, Ended)>,
     /// Records read.
     pub records: u64,
+    /// Where each opening of the log stands, in order.
+    pub openings: Vec<(Incarnation, Lsn)>,
     keep: usize,
     runs: BTreeMap<Run, History>,
 }
@@ -46,6 +48,7 @@ impl Replayed {
             ended: VecDeque::new(),
             keyed: HashMap::new(),
             records: 0,
+            openings: Vec::new(),
             keep,
             runs: BTreeMap::new(),
         }
@@ -62,6 +65,9 @@ impl Replayed {
             kind::OPENED | kind::CHECKPOINT => {
                 let opened: OpenedRecord = decode(payload)?;
                 self.incarnation = self.incarnation.max(Incarnation(opened.incarnation));
+                if record_kind == kind::OPENED {
+                    self.openings.push((Incarnation(opened.incarnation), lsn));
+                }
             }
             kind::INTENT => {
                 let intent = Intent::decode(payload)?;

@@ -190,6 +190,8 @@ labels! {
         WaitFor = "GET /v1/wait-for",
         /// The last deadlocks.
         Deadlocks = "GET /v1/deadlocks",
+        /// Follow the events.
+        Events = "GET /v1/events",
         /// The status.
         Status = "GET /v1/status",
         /// The contract.
@@ -210,7 +212,7 @@ impl Route {
                 all.retain(|status| ![404, 405].contains(status));
                 all
             }
-            Self::List => vec![200, 400, 401, 429, 500, 503],
+            Self::List | Self::Events => vec![200, 400, 401, 429, 500, 503],
             Self::Show | Self::Key => vec![200, 400, 401, 404, 429, 500, 503],
             Self::Lease => vec![201, 400, 401, 409, 413, 415, 429, 500, 503],
             Self::RenewLease => vec![200, 400, 401, 403, 404, 413, 415, 500, 503],

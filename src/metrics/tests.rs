@@ -41,6 +41,8 @@ fn every_family_of_the_contract_is_there_at_zero() {
         "recovery_transactions_total",
         "http_requests_total",
         "http_request_seconds",
+        "event_followers",
+        "events_total",
         "interventions_open",
         "ready",
         "build_info",

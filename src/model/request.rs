@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::ids::StoreName;
 use super::record::Record;
 use super::reference::Template;
+use super::trace::TraceId;
 
 /// A one-shot transaction.
 #[derive(Clone, Debug)]
@@ -29,6 +30,8 @@ pub struct TxnRequest {
     pub wait: WaitFor,
     /// What to do, in the given order within a store. At least one.
     pub operations: Vec<Operation>,
+    /// The trace of the request that asked for it: the transaction's correlation id.
+    pub trace: TraceId,
 }
 
 /// `pattern`, folded together with `consistency` and `availability`.

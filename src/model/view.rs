@@ -17,6 +17,9 @@ pub struct View {
     /// As given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The trace id of the request that asked for it (W3C Trace Context): 32 hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
     /// `active`, `in_doubt`, `committing`, `committed`, `aborting`, `aborted` or `needs_intervention`.
     #[schema(value_type = String)]
     pub state: TxnState,

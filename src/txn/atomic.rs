@@ -211,6 +211,7 @@ impl Attempt<'_> {
             began_us: self.entry.began_us,
             reason: self.plan.reason.clone(),
             durable: self.entry.durable,
+            trace: self.entry.trace(),
         }
     }
 
@@ -328,7 +329,7 @@ impl Attempt<'_> {
         }
         finish::note_owed(entry, &decided, &intent);
         entry.take(decided.outcome().event());
-        entry.step("decided", Some(decided.outcome().as_str().to_owned()));
+        entry.decided(&decided);
         crash::point("after_verdict");
         let start = Instant::now();
         if !finish::tell_everybody(core, entry, &decided, &intent).await {
@@ -375,5 +376,6 @@ pub(super) fn ended(entry: &Entry, decided: &Decided, intent: &Intent) -> Ended 
         reason: intent.reason.clone(),
         key: key.map(|note| (note, entry.kept_answer())),
         cause: entry.cause().map(|problem| (problem.code.as_str().to_owned(), problem.detail)),
+        trace: intent.trace,
     }
 }

@@ -1,9 +1,10 @@
 //! One transaction in memory: what its task writes and what everybody else reads.
 
 mod kept;
+mod telling;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -11,12 +12,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock;
+use crate::journal::feed::{About, Feed};
 use crate::lock::{Deadlock, Standing};
 use crate::model::commit::{Decider, KeyNote};
 use crate::model::ids::{Attempt, Lsn, Run, StoreName, TxnId};
 use crate::model::powers::Role;
 use crate::model::problem::Problem;
 use crate::model::state::{Event, TxnState};
+use crate::model::trace::TraceId;
 use crate::model::view::{ParticipantView, PlanView, Step, View};
 use crate::plan::Plan;
 
@@ -30,6 +33,9 @@ pub(super) struct Entry {
     pub(super) id: TxnId,
     pub(super) name: Option<String>,
     pub(super) key: Option<KeyNote>,
+    /// Who it is, for the feed's events.
+    about: Arc<About>,
+    feed: OnceLock<Feed>,
     /// Weighs against giving way in a deadlock.
     priority: i32,
     /// Microseconds since 1970.
@@ -61,6 +67,8 @@ struct Live {
     /// Operations done in this run.
     work: u32,
     recall: Recall,
+    /// Whether a record has told the end of this run.
+    end_told: bool,
 }
 
 /// Whether a run can still give way in a deadlock.
@@ -84,8 +92,15 @@ pub(super) struct Condemned {
 const TIMELINE_STEPS: usize = 64;
 
 impl Entry {
-    pub(super) fn new(id: TxnId, name: Option<String>, key: Option<KeyNote>, priority: i32, durable: Lsn) -> Self {
-        Self { priority, ..Self::from_past(id, name, key, durable, clock::now_us()) }
+    pub(super) fn new(
+        id: TxnId,
+        name: Option<String>,
+        key: Option<KeyNote>,
+        priority: i32,
+        trace: TraceId,
+        durable: Lsn,
+    ) -> Self {
+        Self { priority, ..Self::from_past(id, name, key, Some(trace), durable, clock::now_us()) }
     }
 
     /// One that recovery found in the log.
@@ -93,6 +108,7 @@ impl Entry {
         id: TxnId,
         name: Option<String>,
         key: Option<KeyNote>,
+        trace: Option<TraceId>,
         durable: Lsn,
         began_us: i64,
     ) -> Self {
@@ -111,11 +127,14 @@ impl Entry {
             took_ms: None,
             work: 0,
             recall: Recall::Possible,
+            end_told: false,
         };
+        let about = Arc::new(About { transaction: id, name: name.clone(), trace });
+        let feed = OnceLock::new();
         let (changed, _) = watch::channel(TxnState::Active);
         let (settled, _) = watch::channel(false);
         let (began, live) = (Instant::now(), Mutex::new(live));
-        Self { id, name, key, priority: 0, began_us, began, durable, live, changed, settled }
+        Self { id, name, key, about, feed, priority: 0, began_us, began, durable, live, changed, settled }
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -219,11 +238,9 @@ impl Entry {
         Ok(())
     }
 
-    pub(super) fn step(&self, step: &'static str, detail: Option<String>) {
-        let mut live = self.live();
-        if live.timeline.len() < TIMELINE_STEPS {
-            live.timeline.push(Step { at: clock::rfc3339(clock::now_us()), step, detail });
-        }
+    /// The trace of the request that asked for it.
+    pub(super) fn trace(&self) -> Option<TraceId> {
+        self.about.trace
     }
 
     pub(super) fn planned(&self, run: Run, plan: &Plan) {
@@ -316,15 +333,19 @@ impl Entry {
             live.owes = false;
             live.work = 0;
             live.recall = Recall::Possible;
+            live.end_told = false;
         }
         self.step("retried", Some(problem.detail.clone()));
         self.changed.send_replace(TxnState::Active);
     }
 
     pub(super) fn closed(&self, ended_us: i64) {
-        let mut live = self.live();
-        live.ended_us = Some(ended_us);
-        live.took_ms = Some(self.began.elapsed().as_secs_f64() * 1000.0);
+        {
+            let mut live = self.live();
+            live.ended_us = Some(ended_us);
+            live.took_ms = Some(self.began.elapsed().as_secs_f64() * 1000.0);
+        }
+        self.tell_end();
     }
 
     /// A rough count of the bytes that its results hold.
@@ -349,6 +370,7 @@ impl Entry {
         View {
             id: self.id.to_string(),
             name: self.name.clone(),
+            trace_id: self.trace().map(|trace| trace.to_string()),
             state,
             guarantee: live.plan.as_ref().map(|_| if read_only { "read_only" } else { "atomic" }),
             plan: live.plan.clone(),

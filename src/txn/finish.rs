@@ -68,6 +68,7 @@ pub(super) async fn write_end(core: &Core, entry: &Entry, decided: &Decided, int
     // Reads and one-phase aborts promised nothing; everything else is written down.
     match core.journal.end(&ended) {
         Ok(lsn) => {
+            entry.end_is_told();
             if let Some((note, _)) = &ended.key {
                 let mut keyed = core.keyed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 keyed.insert(note.key.clone(), (lsn, ended));

@@ -110,6 +110,7 @@ pub(super) fn gauges(core: &Core, metrics: &Metrics) {
         metrics.set_redo_pending(store, redo.get(store).copied().unwrap_or(0));
     }
     metrics.set_locks(core.locks.held(), core.locks.waiting());
+    metrics.set_events(core.journal.feed().told());
     let stats = core.journal.stats();
     metrics.set_journal(stats.segments as usize, stats.bytes, oldest_live, stats.poisoned);
 }

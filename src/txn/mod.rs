@@ -15,6 +15,7 @@ mod atomic;
 mod core;
 mod deadlock;
 mod entry;
+mod events;
 mod finish;
 mod in_doubt;
 mod janitor;
@@ -38,9 +39,11 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 pub use self::core::Settings;
 pub use self::deadlock::{DeadlockView, NodeView, WaitForView};
+pub use self::events::FollowWish;
 pub use self::leases::{LeaseActor, LeaseView, LeaseWish};
 pub use self::lock_view::{KeyView, PartyView};
 pub use self::registry::Retention;
@@ -223,9 +226,11 @@ impl Coordinator {
         if core.registry.open_count() >= core.settings.max_open {
             return Err(Problem::new(Code::Overloaded, format!("{} transactions are open", core.settings.max_open)));
         }
-        let entry = core.registry.begin(request.name.clone(), key, request.priority, || core.journal.durable_lsn())?;
+        let TxnRequest { name, priority, trace, .. } = &request;
+        let entry = core.registry.begin(name.clone(), key, *priority, *trace, || core.journal.durable_lsn())?;
+        entry.tell_to(core.journal.feed());
         entry.step("begun", None);
-        core.tasks.spawn(drive(core.clone(), entry.clone(), request, deadline));
+        core.tasks.spawn(drive(core.clone(), entry.clone(), request, deadline).instrument(entry.span()));
         Ok(Admitted::Running(entry))
     }
 

@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError};
 
 use serde::Serialize;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::core::Core;
 use super::entry::{Entry, from_ended};
@@ -109,7 +110,8 @@ pub(super) fn resume_all(core: &Arc<Core>, plan: RecoveryPlan, since: Instant) {
         {
             site.will_fence();
         }
-        core.tasks.spawn(resume(core.clone(), entry, bucket, since));
+        let span = entry.span();
+        core.tasks.spawn(resume(core.clone(), entry, bucket, since).instrument(span));
     }
 }
 
@@ -117,7 +119,9 @@ fn adopt(core: &Arc<Core>, bucket: &Bucket) -> Arc<Entry> {
     let (Bucket::Obey(history) | Bucket::NeverDecided(history) | Bucket::Fence(history, _)) = bucket;
     let intent = &history.intent;
     let run = intent.run;
-    let entry = Entry::from_past(run.txn, intent.name.clone(), intent.key.clone(), intent.durable, intent.began_us);
+    let (name, key) = (intent.name.clone(), intent.key.clone());
+    let entry = Entry::from_past(run.txn, name, key, intent.trace, intent.durable, intent.began_us);
+    entry.tell_to(core.journal.feed());
     let preparers: Vec<_> = intent.preparers.iter().map(|(store, _)| store.clone()).collect();
     entry.replanned(run, &intent.decider, &preparers, &intent.redoers(), &intent.reason);
     entry.take(Event::VerdictLost);
@@ -139,7 +143,7 @@ async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, since: Insta
     }
     finish::note_owed(&entry, &decided, &history.intent);
     entry.take(decided.outcome().event());
-    entry.step("decided", Some(decided.outcome().as_str().to_owned()));
+    entry.decided(&decided);
     if !finish::tell_everybody(&core, &entry, &decided, &history.intent).await {
         return;
     }
@@ -209,6 +213,7 @@ fn needs_operator(entry: &Entry, lost: &str) {
     entry.refused_for(crate::model::problem::Problem::new(crate::model::problem::Code::JournalUnavailable, detail));
     entry.take(Event::DecidedCommit);
     entry.take(Event::Refused);
+    entry.step("refused", Some(format!("the log holds nothing of what it owes to {lost}")));
 }
 
 fn note(core: &Core, outcome: Outcome, since: Instant) {
@@ -246,6 +251,7 @@ pub(super) fn adopt_orphan(core: &Arc<Core>, store: &StoreName, gid: Gid) {
         began_us: crate::clock::now_us(),
         reason: "found prepared in a store, unknown to the log".to_owned(),
         durable: gid.durable,
+        trace: None,
     };
     let history = History { first: core.journal.next_lsn(), intent, verdict: None, answer: None };
     {

@@ -17,6 +17,7 @@ fn history(first: u64, decider: &str, verdict: Option<Outcome>) -> History {
         began_us: 0,
         reason: String::new(),
         durable: Lsn::ZERO,
+        trace: None,
     };
     History { first: Lsn::from_u64(first), intent, verdict, answer: None }
 }

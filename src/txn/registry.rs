@@ -11,6 +11,7 @@ use crate::model::commit::KeyNote;
 use crate::model::ids::{Lsn, TxnId};
 use crate::model::problem::{Code, Problem};
 use crate::model::state::TxnState;
+use crate::model::trace::TraceId;
 
 /// How much of the past is kept.
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +70,7 @@ impl Registry {
         name: Option<String>,
         key: Option<KeyNote>,
         priority: i32,
+        trace: TraceId,
         durable: impl FnOnce() -> Lsn,
     ) -> Result<Arc<Entry>, Problem> {
         let mut tables = self.tables();
@@ -76,7 +78,7 @@ impl Registry {
             let detail = format!("the open transaction {} has the name `{}`", open.id, name.unwrap_or_default());
             return Err(Problem::new(Code::NameInUse, detail).at("/name"));
         }
-        let entry = Arc::new(Entry::new(TxnId::fresh(), name, key, priority, durable()));
+        let entry = Arc::new(Entry::new(TxnId::fresh(), name, key, priority, trace, durable()));
         tables.insert(&entry);
         tables.open.insert(entry.id, entry.clone());
         Ok(entry)

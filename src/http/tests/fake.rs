@@ -1,21 +1,26 @@
 //! A coordinator that does what a test tells it.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use outrigger_wal::Options;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::http::{Api, Locks};
+use crate::http::{Api, Events, Locks};
+use crate::journal::Journal;
+use crate::journal::feed::Follower;
 use crate::model::commit::KeyNote;
 use crate::model::ids::TxnId;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::TxnRequest;
 use crate::model::state::TxnState;
 use crate::model::view::{Answer, View};
-use crate::txn::{DeadlockView, Find, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, Page, WaitForView};
+use crate::txn::{
+    DeadlockView, Find, FollowWish, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, Page, WaitForView,
+};
 
 /// The id of every transaction here.
 pub(super) const ID: &str = "0199b000-0000-7000-8000-000000000001";
@@ -28,10 +33,16 @@ pub(super) struct Fake {
     submissions: AtomicUsize,
     panics: AtomicBool,
     held: watch::Sender<bool>,
+    /// For its feed: the door's followers hear what a test tells there.
+    journal: Journal,
+    _dir: tempfile::TempDir,
 }
 
 impl Default for Fake {
     fn default() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { segment_bytes: 1 << 20, force_filesystem: true, ..Options::default() };
+        let (journal, _) = Journal::open(dir.path(), options, 10).unwrap();
         Self {
             answer: Mutex::default(),
             last: Mutex::default(),
@@ -40,6 +51,8 @@ impl Default for Fake {
             submissions: AtomicUsize::new(0),
             panics: AtomicBool::new(false),
             held: watch::channel(false).0,
+            journal,
+            _dir: dir,
         }
     }
 }
@@ -59,6 +72,10 @@ impl Fake {
 
     pub(super) fn filter(&self) -> ListFilter {
         self.filter.lock().unwrap().clone()
+    }
+
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
     }
 
     pub(super) fn submissions(&self) -> usize {
@@ -89,6 +106,7 @@ pub(super) fn view(state: TxnState) -> Box<View> {
     Box::new(View {
         id: ID.to_owned(),
         name: None,
+        trace_id: None,
         state,
         guarantee: Some("atomic"),
         plan: None,
@@ -145,6 +163,12 @@ impl Api for Fake {
 
     fn is_ready(&self) -> bool {
         true
+    }
+}
+
+impl Events for Fake {
+    fn follow(&self, wish: FollowWish) -> Result<Follower, Problem> {
+        self.journal.follow(wish.only, Arc::new(|_| None), wish.after)
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) use lease::{lease, renewal};
 
 use crate::model::problem::{Code, Problem};
 use crate::model::request::{DeclaredLock, Isolation, Operation, PatternWish, RetryPolicy, TxnRequest, WaitFor};
+use crate::model::trace::TraceId;
 use members::{Members, shown};
 
 /// Operations in one transaction.
@@ -78,7 +79,9 @@ pub(super) fn request(body: Value, store_kind: &dyn Fn(&str) -> Option<&'static 
     let items = members.list("operations", MAX_OPERATIONS)?.unwrap_or_default();
     members.finish()?;
     let operations = operations(items, store_kind)?;
-    Ok(TxnRequest { name, pattern, isolation, timeout, priority, retry, locks, wait, operations })
+    // Whoever knows the request's own trace puts it in this one's place.
+    let trace = TraceId::fresh();
+    Ok(TxnRequest { name, pattern, isolation, timeout, priority, retry, locks, wait, operations, trace })
 }
 
 /// `pattern`, `consistency` and `availability`, folded into what this version can do about them: atomic, or refused.

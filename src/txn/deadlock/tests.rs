@@ -20,6 +20,7 @@ use crate::model::request::{
     Action, BoundOp, DeclaredLock, Expect, Isolation, Operation, PatternWish, RetryPolicy, TxnRequest, WaitFor,
 };
 use crate::model::state::Outcome;
+use crate::model::trace::TraceId;
 use crate::model::view::{Answer, View};
 use crate::store::{Blockers, Decision, Marks, Prepares, Probe, Redoes, Session, Store, TxnContext};
 use crate::txn::{Configured, Coordinator, Makings, Retention, Settings};
@@ -312,6 +313,7 @@ impl Wish {
             locks: self.locks.iter().map(|key| DeclaredLock { key: (*key).to_owned(), exclusive: true }).collect(),
             wait: WaitFor::Applied,
             operations: self.steps.iter().enumerate().map(operation).collect(),
+            trace: TraceId::fresh(),
         }
     }
 }
