@@ -1,4 +1,4 @@
-//! `outrigger txn list|show`: what the running sidecar knows of transactions.
+//! `outrigger txn list|show|watch`: what the running sidecar knows of transactions.
 
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::client::{Client, DoorArgs, encode};
 use super::output::{Output, Stop};
 use super::runtime;
+use super::watch::watch;
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Txn {
@@ -42,11 +43,21 @@ pub(super) enum Txn {
         /// Its id, or name:THE-NAME
         id: String,
     },
+    /// Follow what happens, a line an event, until the transaction has ended
+    Watch {
+        #[command(flatten)]
+        door: DoorArgs,
+        /// Its id, or name:THE-NAME; none: every transaction, until interrupted
+        id: Option<String>,
+    },
 }
 
 pub(super) fn run(what: &Txn, config: Option<&Path>, output: &mut Output) -> Result<(), Stop> {
-    let (Txn::List { door, .. } | Txn::Show { door, .. }) = what;
+    let (Txn::List { door, .. } | Txn::Show { door, .. } | Txn::Watch { door, .. }) = what;
     let client = Client::new(door, config)?;
+    if let Txn::Watch { id, .. } = what {
+        return runtime::block_on(watch(&client, id.as_deref(), output));
+    }
     let answer = runtime::block_on(client.get(&path(what)))?;
     if output.is_json() {
         output.value(&answer);
@@ -54,14 +65,15 @@ pub(super) fn run(what: &Txn, config: Option<&Path>, output: &mut Output) -> Res
     }
     match what {
         Txn::List { .. } => list(&answer, output),
-        Txn::Show { .. } => show(&answer, output),
+        Txn::Show { .. } | Txn::Watch { .. } => show(&answer, output),
     }
     Ok(())
 }
 
 fn path(what: &Txn) -> String {
     match what {
-        Txn::Show { id, .. } => format!("/v1/transactions/{}", encode(id)),
+        Txn::Watch { id: None, .. } => "/v1/transactions".to_owned(),
+        Txn::Show { id, .. } | Txn::Watch { id: Some(id), .. } => format!("/v1/transactions/{}", encode(id)),
         Txn::List { state, name, store, older_than_ms, limit, cursor, .. } => {
             let mut path = format!("/v1/transactions?limit={limit}");
             let older = older_than_ms.map(|ms| ms.to_string());

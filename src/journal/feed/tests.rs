@@ -267,6 +267,7 @@ async fn where_segments_are_gone_the_gap_names_what_is_left() {
     }
     journal.checkpoint(journal.next_lsn(), std::slice::from_ref(&copied)).await.unwrap();
     let left = journal.stats().oldest_lsn;
+    live(&journal, Outcome::Committed).await;
     for _ in 0..5000 {
         journal.feed().step(step(&about(), "loud"));
     }
