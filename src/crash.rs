@@ -3,7 +3,11 @@
 //! no such places.
 
 /// Every place, in the order of a transaction's life.
-pub const POINTS: [&str; 8] = [
+pub const POINTS: [&str; 12] = [
+    "before_settle",
+    "before_promise",
+    "after_promise",
+    "before_verdict",
     "before_intent",
     "after_intent",
     "after_prepare",

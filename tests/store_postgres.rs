@@ -5,7 +5,7 @@
 mod contract;
 mod postgres;
 
-use contract::{promises, waits};
+use contract::{late, promises, waits};
 use outrigger::model::problem::Code;
 use postgres::{op, subject};
 use serde_json::json;
@@ -21,6 +21,9 @@ macro_rules! contract {
 
 contract! {
     contract::commit_leaves_marker_and_effect;
+    late::a_late_decider_leaves_its_marker;
+    late::a_fence_refuses_a_late_decider;
+    late::a_late_reader_leaves_nothing;
     contract::an_empty_decider_leaves_its_marker;
     contract::rollback_leaves_nothing;
     contract::drop_leaves_nothing;

@@ -38,7 +38,7 @@ pub(super) fn plan(log: &Log, output: &mut Output) -> Result<(), Stop> {
     bar.finish_and_clear();
     let replayed = replayed.finished();
     let (count, incarnation) = (replayed.records, replayed.incarnation.0);
-    let buckets = RecoveryPlan::new(replayed.open).buckets;
+    let buckets = RecoveryPlan::new(replayed.open, &replayed.interrupted).buckets;
     if output.is_json() {
         let open: Vec<_> = buckets.iter().map(as_json).collect();
         output.value(&json!({"records": count, "incarnation": incarnation, "open": open}));
@@ -60,6 +60,10 @@ fn parts(bucket: &Bucket) -> (&History, String) {
         }
         Bucket::NeverDecided(history) => (history, "abort: the log decides, and holds no decision".to_owned()),
         Bucket::Fence(history, store) => (history, format!("fence it in {store}, and obey what that finds")),
+        Bucket::Hold(history) => (history, "wait on for its verdict: it is prepared".to_owned()),
+        Bucket::Interrupted(history) => {
+            (history, "fence it everywhere: it was open, and nobody can go on with it".to_owned())
+        }
     }
 }
 

@@ -17,7 +17,7 @@ pub(super) enum Txn {
     List {
         #[command(flatten)]
         door: DoorArgs,
-        /// Only this state: active, in_doubt, committing, committed, aborting, aborted, needs_intervention
+        /// Only this state: active, prepared, in_doubt, committing, committed, aborting, aborted, needs_intervention
         #[arg(long)]
         state: Option<String>,
         /// Only this name

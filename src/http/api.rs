@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use super::events::Events;
+use super::interactive::Conversing;
 use super::locks::Locks;
 use crate::model::commit::KeyNote;
 use crate::model::ids::TxnId;
@@ -15,7 +16,7 @@ use crate::txn::{Coordinator, Find, ListFilter, Page};
 
 /// Runs transactions and knows of them. See [`Coordinator`], whose methods these are.
 #[async_trait]
-pub trait Api: Locks + Events {
+pub trait Api: Locks + Conversing + Events {
     /// Runs a transaction to its end, or to where its end is not known yet. Dropping the future harms nothing.
     async fn submit(&self, request: TxnRequest, key: Option<KeyNote>) -> Answer;
 

@@ -10,10 +10,11 @@ use http::{HeaderMap, Response, StatusCode, Uri};
 
 use super::access::Visitor;
 use super::route::Door;
-use super::{body, headers, openapi, reply, wire};
+use super::{body, headers, interactive, openapi, reply, wire};
 use crate::model::commit::KeyNote;
 use crate::model::ids::TxnId;
 use crate::model::problem::{Code, Problem};
+use crate::model::request::Opening;
 use crate::model::state::TxnState;
 use crate::txn::{Find, ListFilter, Page};
 
@@ -36,6 +37,7 @@ fn or_problem(result: Result<Reply, Problem>) -> Reply {
     request_body(content = openapi::TransactionRequest, content_type = "application/json"),
     responses(
         (status = 200, description = "It happened: `committed`, `committing` or `needs_intervention` (decided, irrevocable; `pending` names the stores that lack it).", body = crate::model::view::View, headers(("Idempotency-Replayed" = String, description = "`true` where the key had been used: this is the recorded outcome."))),
+        (status = 201, description = "`interactive`: it is open, at `Location`; `results` of the operations that it brought.", body = crate::model::view::View, headers(("Location" = String))),
         (status = 202, description = "`in_doubt` (not known yet: ask at `Location`), or accepted for `Prefer: respond-async`.", body = crate::model::view::View, headers(("Location" = String), ("Retry-After" = u32))),
     ),
 )]
@@ -60,8 +62,14 @@ async fn submit_inner(door: &Door, parts: &Parts, body: &mut Body) -> Result<Rep
     let json = wire::parse(&bytes)?;
     drop(bytes);
     let note = key.map(|key| KeyNote { key: key_of(&visitor, key), digest: wire::digest(&json, &visitor.name) });
-    let mut request = wire::request(json, &|store| door.api.store_kind(store))?;
-    request.trace = extensions.get().copied().unwrap_or(request.trace);
+    let asked = wire::request(json, &|store| door.api.store_kind(store))?.of(extensions.get());
+    let request = match asked {
+        wire::Asked::OneShot(request) => request,
+        wire::Asked::Interactive(request, lease) => {
+            let opening = Opening { request, lease, principal: visitor.name };
+            return interactive::open(door, opening, note).await;
+        }
+    };
     if headers::prefers_async(head) {
         let id = door.api.submit_async(request, note).await?;
         let view = door.api.find(&Find::Id(id)).await.ok();
@@ -156,15 +164,20 @@ async fn show_inner(
 ) -> Result<Reply, Problem> {
     door.access.visitor(head)?;
     headers::query(uri, &[])?;
-    let id = id.map(|Path(id)| id).unwrap_or_default();
-    let fault = || Problem::new(Code::InvalidRequest, "a transaction is asked for by its UUID or as name:THE-NAME");
-    let what = match id.strip_prefix("name:") {
-        Some(name) if wire::is_name(name) => Find::Name(name.to_owned()),
-        Some(_) => return Err(fault()),
-        None => Find::Id(id.parse().map_err(|_| fault())?),
-    };
+    let what = which(id)?;
     let asked = if let Find::Id(id) = &what { Some(*id) } else { None };
     Ok(look_up(door, &what, asked).await)
+}
+
+/// Which transaction a path means.
+pub(super) fn which(id: Result<Path<String>, PathRejection>) -> Result<Find, Problem> {
+    let id = id.map(|Path(id)| id).unwrap_or_default();
+    let fault = || Problem::new(Code::InvalidRequest, "a transaction is asked for by its UUID or as name:THE-NAME");
+    match id.strip_prefix("name:") {
+        Some(name) if wire::is_name(name) => Ok(Find::Name(name.to_owned())),
+        Some(_) => Err(fault()),
+        None => Ok(Find::Id(id.parse().map_err(|_| fault())?)),
+    }
 }
 
 async fn look_up(door: &Door, what: &Find, asked: Option<TxnId>) -> Reply {

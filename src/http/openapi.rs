@@ -11,7 +11,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Ref, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
-use super::{events, handler, locks, reply};
+use super::{events, handler, interactive, locks, reply};
 use crate::metrics::Route;
 use crate::model::problem::Code;
 
@@ -23,6 +23,7 @@ use crate::model::problem::Code;
     ),
     paths(
         handler::submit, handler::list, handler::show, handler::key,
+        interactive::operate, interactive::prepare, interactive::commit, interactive::roll_back,
         locks::lease, locks::renew, locks::release, locks::table, locks::wait_for, locks::deadlocks,
         events::follow, handler::status, handler::open_api,
     ),
@@ -59,11 +60,40 @@ pub(super) struct TransactionRequest {
     locks: Option<Vec<Lock>>,
     /// `applied` (default): every store has it; `decided`: durable and irrevocable.
     wait: Option<String>,
-    /// `true` is answered with 501 by this version.
+    /// `true`: it is opened, 201, and goes on at `/operations`, `/prepare`, `/commit` and `/rollback`; `operations` may
+    /// be missing, `retry` must be, and `timeout_ms` bounds each call.
     interactive: Option<bool>,
+    /// Interactive only: how long it stays open after a call; 30000 by default.
+    #[schema(minimum = 100, maximum = 3_600_000)]
+    lease_ms: Option<u32>,
     /// In the given order within a store; in parallel across stores where nothing is referenced.
     #[schema(min_items = 1, max_items = 1000)]
     operations: Vec<Operation>,
+}
+
+/// More operations of an open transaction.
+#[derive(ToSchema)]
+pub(super) struct MoreOperations {
+    /// Ids are unique in the whole transaction; one without an id has its place in the whole transaction as one.
+    #[schema(min_items = 1, max_items = 1000)]
+    operations: Vec<Operation>,
+}
+
+/// How long a prepared transaction waits for its verdict.
+#[derive(ToSchema)]
+pub(super) struct PrepareRequest {
+    /// Milliseconds; a day by default.
+    #[schema(minimum = 1000, maximum = 604_800_000)]
+    prepared_ttl_ms: Option<u32>,
+    /// `rollback` (default), or `hold`: it waits on, for an operator.
+    on_expiry: Option<String>,
+}
+
+/// When a verdict is answered.
+#[derive(ToSchema)]
+pub(super) struct EndRequest {
+    /// `applied` or `decided`; by default what the opening said.
+    wait: Option<String>,
 }
 
 /// How often and how soon a transaction that lost a race runs again.

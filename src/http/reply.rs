@@ -159,6 +159,9 @@ fn members(problem: &Problem) -> Map<String, Value> {
         put("attempts", (problem.retried_for.len() + 1).into());
         put("retried_for", problem.retried_for.clone().into());
     }
+    if let Some(cause) = &problem.cause {
+        put("cause", Value::clone(cause));
+    }
     if !problem.cycle.is_empty() {
         put("cycle", serde_json::json!(problem.cycle));
     }

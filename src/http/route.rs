@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
-use axum::routing::{get, put};
+use axum::routing::{get, post, put};
 use futures::FutureExt;
 use http::header::{ALLOW, CACHE_CONTROL};
 use http::{HeaderValue, Method, Response, Uri};
@@ -19,7 +19,7 @@ use super::access::Access;
 use super::api::Api;
 use super::events::Followers;
 use super::gate::Gate;
-use super::{events, handler, headers, locks, reply};
+use super::{events, handler, headers, interactive, locks, reply};
 use crate::config;
 use crate::metrics::{Metrics, Route};
 use crate::model::problem::{Code, Problem};
@@ -62,6 +62,10 @@ impl Door {
         Router::new()
             .route("/v1/transactions", get(handler::list).post(handler::submit))
             .route("/v1/transactions/{id}", get(handler::show))
+            .route("/v1/transactions/{id}/operations", post(interactive::operate))
+            .route("/v1/transactions/{id}/prepare", post(interactive::prepare))
+            .route("/v1/transactions/{id}/commit", post(interactive::commit))
+            .route("/v1/transactions/{id}/rollback", post(interactive::roll_back))
             // A key may hold slashes.
             .route("/v1/idempotency/{*key}", get(handler::key))
             .route("/v1/locks", get(locks::table).post(locks::lease))
@@ -85,6 +89,10 @@ fn route_of(request: &Request) -> Route {
         "/v1/transactions" if request.method() == Method::POST => Route::Submit,
         "/v1/transactions" if reads => Route::List,
         "/v1/transactions/{id}" if reads => Route::Show,
+        "/v1/transactions/{id}/operations" if request.method() == Method::POST => Route::Operate,
+        "/v1/transactions/{id}/prepare" if request.method() == Method::POST => Route::Prepare,
+        "/v1/transactions/{id}/commit" if request.method() == Method::POST => Route::Commit,
+        "/v1/transactions/{id}/rollback" if request.method() == Method::POST => Route::Rollback,
         "/v1/idempotency/{*key}" if reads => Route::Key,
         "/v1/locks" if request.method() == Method::POST => Route::Lease,
         "/v1/locks" if reads => Route::Locks,
@@ -107,12 +115,13 @@ async fn attend(State(door): State<Arc<Door>>, mut request: Request, next: Next)
     let span = tracing::debug_span!("request", route = route.as_str(), trace_id = %parent.trace);
     let answer = async {
         // The status, and who waits for whom, must be readable above all when there is too much to do; and whoever waits
-        // for a lease must not keep the transactions out that it waits for.
+        // for a lease must not keep the transactions out that it waits for. A verdict frees what others wait for.
         let _place = match route {
-            Route::Submit | Route::List | Route::Show | Route::Key => match door.gate.enter().await {
+            Route::Submit | Route::Operate | Route::List | Route::Show | Route::Key => match door.gate.enter().await {
                 Ok(place) => Some(place),
                 Err(problem) => return reply::problem(&problem),
             },
+            Route::Prepare | Route::Commit | Route::Rollback => None,
             Route::Lease | Route::RenewLease | Route::ReleaseLease | Route::Locks | Route::WaitFor => None,
             // Followers stay for as long as they like, and have a bound of their own.
             Route::Events | Route::Deadlocks | Route::Status | Route::OpenApi | Route::Unknown => None,
@@ -142,6 +151,7 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response<Body> {
     let allowed = match uri.path() {
         "/v1/transactions" | "/v1/locks" => "GET, HEAD, POST",
         path if path.starts_with("/v1/locks/") => "PUT, DELETE",
+        path if path.starts_with("/v1/transactions/") && path.matches('/').count() == 4 => "POST",
         _ => "GET, HEAD",
     };
     wrong_method(&method, &uri, allowed)

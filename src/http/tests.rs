@@ -2,6 +2,7 @@
 
 mod events;
 mod fake;
+mod interactive;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -444,6 +445,10 @@ async fn the_contract_lists_every_path_with_its_problems() {
         "/v1/status",
         "/v1/transactions",
         "/v1/transactions/{id}",
+        "/v1/transactions/{id}/commit",
+        "/v1/transactions/{id}/operations",
+        "/v1/transactions/{id}/prepare",
+        "/v1/transactions/{id}/rollback",
         "/v1/wait-for",
     ];
     assert_eq!(paths.keys().collect::<Vec<_>>(), expected);
@@ -467,13 +472,27 @@ async fn the_contract_lists_every_path_with_its_problems() {
     for (schema, members) in [
         (
             "TransactionRequest",
-            &["name", "pattern", "isolation", "timeout_ms", "retry", "locks", "wait", "operations"][..],
+            &[
+                "name",
+                "pattern",
+                "isolation",
+                "timeout_ms",
+                "retry",
+                "locks",
+                "wait",
+                "interactive",
+                "lease_ms",
+                "operations",
+            ][..],
         ),
         (
             "Operation",
             &["id", "store", "read", "write", "sql", "cypher", "params", "collection", "upsert", "count", "expect"],
         ),
         ("Record", &["do", "in", "key", "set", "vector", "version", "if_version"]),
+        ("MoreOperations", &["operations"]),
+        ("PrepareRequest", &["prepared_ttl_ms", "on_expiry"]),
+        ("EndRequest", &["wait"]),
         ("LeaseRequest", &["key", "mode", "ttl_ms", "wait_ms"]),
         ("RenewRequest", &["ttl_ms"]),
         ("Expect", &["rows", "equals", "if"]),

@@ -4,6 +4,7 @@
 //! of the store that decided, or by noting that nobody was ever asked. Whoever holds the slip may act irreversibly.
 
 pub mod feed;
+pub mod prepared;
 pub mod record;
 pub mod replay;
 pub mod slip;
@@ -15,7 +16,8 @@ use outrigger_wal::{Appended, Options, Recovery, Stats, Storage, Wal, WalError};
 use prost::Message;
 
 use self::feed::{About, Bounds, EventId, Feed, Follower, Happening, Only, Who};
-use self::record::{Ended, Intent, OpenedRecord, VerdictRecord, kind};
+use self::prepared::Prepared;
+use self::record::{Began, Ended, Intent, IntentRecord, OpenedRecord, VerdictRecord, kind};
 use self::replay::Replayed;
 use self::slip::Decided;
 use crate::clock;
@@ -104,6 +106,62 @@ impl Journal {
         self.owner
     }
 
+    /// Notes that an interactive transaction is open. Not forced: a log that forgets it knows nothing else of it either.
+    ///
+    /// # Errors
+    /// `journal_full`, `journal_unavailable`.
+    pub fn begin(&self, began: &Began) -> Result<(), Problem> {
+        self.wal.append(kind::BEGAN, &began.encode()).map(drop).map_err(|error| problem(&error))
+    }
+
+    /// Promises: forces what a prepared transaction needs to wait for its verdict, over restarts too. Answers where it
+    /// stands.
+    ///
+    /// # Errors
+    /// [`Undecided`]: where nothing was written it may be aborted; where that is unknown it must not be.
+    pub async fn promise(&self, prepared: &Prepared) -> Result<Lsn, Undecided> {
+        let (intent, at_us) = (&prepared.intent, clock::now_us());
+        let happening = Happening::promised(self.about_intent(intent), intent.run.attempt, at_us);
+        let payload = prepared.encode(at_us, false);
+        self.told_once_durable(happening, || self.wal.append(kind::PREPARED, &payload)).await
+    }
+
+    /// The same record again, further on in the log: nothing has happened.
+    ///
+    /// # Errors
+    /// As [`Journal::promise`].
+    pub async fn promise_again(&self, prepared: &Prepared) -> Result<Lsn, Undecided> {
+        let appended = self.wal.append(kind::PREPARED, &prepared.encode(clock::now_us(), true));
+        let appended = appended.map_err(|error| Undecided::NotWritten(problem(&error)))?;
+        self.force(appended).await.map_err(Undecided::Unknown)?;
+        Ok(appended.lsn)
+    }
+
+    /// The verdict over a prepared transaction, where the log decides; or that it is aborted, whoever decides. Forced, and
+    /// it has room where others have none: what waits must be able to end.
+    ///
+    /// # Errors
+    /// As [`Journal::decide`].
+    pub async fn rule(&self, run: Run, outcome: Outcome, answer: Option<String>) -> Result<Decided, Undecided> {
+        let at_us = clock::now_us();
+        let record = VerdictRecord { run: run.into(), committed: outcome == Outcome::Committed, answer, at_us };
+        let (happening, payload) = (self.verdict(run, outcome, at_us), record.encode_to_vec());
+        self.told_once_durable(happening, || self.wal.append_reserved(kind::DECISION, &payload)).await?;
+        Ok(Decided::mint(run, outcome, true))
+    }
+
+    /// A store is asked now to decide over a prepared transaction: forced, so that a crash from here on fences it there.
+    ///
+    /// # Errors
+    /// As [`Journal::rule`].
+    pub async fn put_to(&self, intent: &Intent) -> Result<(), Undecided> {
+        let at_us = clock::now_us();
+        let happening = Happening::intended(self.about_intent(intent), intent.run.attempt, at_us, true);
+        let payload = IntentRecord { held: true, ..intent.to_record(at_us) }.encode_to_vec();
+        let appended = self.told(happening, || self.wal.append_reserved(kind::INTENT, &payload));
+        self.force(appended.map_err(Undecided::NotWritten)?).await.map_err(Undecided::Unknown)
+    }
+
     /// Forces an intent. Whoever prepares meanwhile must await both before deciding.
     ///
     /// # Errors
@@ -119,9 +177,8 @@ impl Journal {
     /// # Errors
     /// As [`Journal::intend`].
     pub fn append_intent(&self, intent: &Intent) -> Result<Appended, Problem> {
-        let (run, at_us) = (intent.run, clock::now_us());
-        let about = || About { transaction: run.txn, name: intent.name.clone(), trace: intent.trace };
-        let happening = Happening::intended(self.about(run, about), run.attempt, at_us);
+        let at_us = clock::now_us();
+        let happening = Happening::intended(self.about_intent(intent), intent.run.attempt, at_us, false);
         self.told(happening, || self.wal.append(kind::INTENT, &intent.encode(at_us)))
     }
 
@@ -133,19 +190,8 @@ impl Journal {
     pub async fn decide(&self, run: Run, outcome: Outcome, answer: Option<String>) -> Result<Decided, Undecided> {
         let at_us = clock::now_us();
         let record = VerdictRecord { run: run.into(), committed: outcome == Outcome::Committed, answer, at_us };
-        let payload = record.encode_to_vec();
-        let telling = self.feed.expect(self.wal.next_lsn());
-        let appended = match self.wal.append(kind::DECISION, &payload) {
-            Ok(appended) => appended,
-            Err(error) => {
-                telling.withdraw();
-                return Err(Undecided::NotWritten(problem(&error)));
-            }
-        };
-        let telling = telling.written(appended.lsn);
-        self.force(appended).await.map_err(Undecided::Unknown)?;
-        // Only now is it so.
-        telling.tell(self.verdict(run, outcome, at_us));
+        let (happening, payload) = (self.verdict(run, outcome, at_us), record.encode_to_vec());
+        self.told_once_durable(happening, || self.wal.append(kind::DECISION, &payload)).await?;
         Ok(Decided::mint(run, outcome, true))
     }
 
@@ -216,6 +262,31 @@ impl Journal {
                 Err(problem(&error))
             }
         }
+    }
+
+    /// The same for what is so only once its record is durable. Answers where that stands.
+    async fn told_once_durable(
+        &self,
+        happening: Happening,
+        append: impl FnOnce() -> Result<Appended, WalError>,
+    ) -> Result<Lsn, Undecided> {
+        let telling = self.feed.expect(self.wal.next_lsn());
+        let appended = match append() {
+            Ok(appended) => appended,
+            Err(error) => {
+                telling.withdraw();
+                return Err(Undecided::NotWritten(problem(&error)));
+            }
+        };
+        let telling = telling.written(appended.lsn);
+        self.force(appended).await.map_err(Undecided::Unknown)?;
+        telling.tell(happening);
+        Ok(appended.lsn)
+    }
+
+    fn about_intent(&self, intent: &Intent) -> Arc<About> {
+        let about = || About { transaction: intent.run.txn, name: intent.name.clone(), trace: intent.trace };
+        self.about(intent.run, about)
     }
 
     fn verdict(&self, run: Run, outcome: Outcome, at_us: i64) -> Happening {

@@ -8,6 +8,8 @@
 //!     3  Decision    yes                    the log itself decides
 //!     4  Learnt      no                     a store decided, or nobody was asked: this is how
 //!     5  Done        no                     every store has it; nothing more can happen
+//!     7  Prepared    yes                    everybody who can has promised, and the verdict is awaited over restarts
+//!     8  Began       no                     an interactive transaction is open: should nothing follow, it is fenced
 //!     6  Checkpoint  no                     stands for the Opened before it, so that old segments may go
 //! ```
 
@@ -33,6 +35,10 @@ pub mod kind {
     pub const DONE: u8 = 5;
     /// [`super::OpenedRecord`]
     pub const CHECKPOINT: u8 = 6;
+    /// [`super::PreparedRecord`]
+    pub const PREPARED: u8 = 7;
+    /// [`super::BeganRecord`]
+    pub const BEGAN: u8 = 8;
 
     /// The name of a type byte, for people.
     #[must_use]
@@ -44,6 +50,8 @@ pub mod kind {
             LEARNT => "learnt",
             DONE => "done",
             CHECKPOINT => "checkpoint",
+            PREPARED => "prepared",
+            BEGAN => "began",
             _ => "unknown",
         }
     }
@@ -118,6 +126,35 @@ pub struct IntentRecord {
     /// When this was written: microseconds since 1970, for people.
     #[prost(int64, tag = "14")]
     pub at_us: i64,
+    /// The trace id of the request: 16 bytes.
+    #[prost(bytes = "vec", optional, tag = "15")]
+    pub trace: Option<Vec<u8>>,
+    /// It was prepared before, and is put to its decider now.
+    #[prost(bool, tag = "16")]
+    pub held: bool,
+}
+
+/// An interactive transaction is open.
+#[derive(Clone, PartialEq, Message)]
+pub struct BeganRecord {
+    /// Which run.
+    #[prost(message, required, tag = "1")]
+    pub run: RunRecord,
+    /// As given.
+    #[prost(string, optional, tag = "2")]
+    pub name: Option<String>,
+    /// The idempotency key.
+    #[prost(message, optional, tag = "3")]
+    pub key: Option<KeyRecord>,
+    /// Microseconds since 1970.
+    #[prost(int64, tag = "4")]
+    pub began_us: i64,
+    /// The durable Lsn that its markers carry.
+    #[prost(uint64, tag = "5")]
+    pub durable: u64,
+    /// Who opened it.
+    #[prost(string, tag = "6")]
+    pub principal: String,
     /// The trace id of the request: 16 bytes.
     #[prost(bytes = "vec", optional, tag = "15")]
     pub trace: Option<Vec<u8>>,
@@ -340,7 +377,11 @@ impl Intent {
     }
 
     pub(super) fn encode(&self, at_us: i64) -> Vec<u8> {
-        let record = IntentRecord {
+        self.to_record(at_us).encode_to_vec()
+    }
+
+    pub(super) fn to_record(&self, at_us: i64) -> IntentRecord {
+        IntentRecord {
             run: self.run.into(),
             name: self.name.clone(),
             decider: self.decider.to_string(),
@@ -354,12 +395,15 @@ impl Intent {
             durable: self.durable.as_u64(),
             at_us,
             trace: self.trace.map(TraceId::to_bytes),
-        };
-        record.encode_to_vec()
+            held: false,
+        }
     }
 
     pub(super) fn decode(payload: &[u8]) -> Result<Self, Unreadable> {
-        let record: IntentRecord = decode(payload)?;
+        Self::from_record(decode(payload)?)
+    }
+
+    pub(super) fn from_record(record: IntentRecord) -> Result<Self, Unreadable> {
         let gids = record.gids.iter().map(|gid| gid.parse().map_err(|_| Unreadable(format!("a gid `{gid}`"))));
         let gids: Vec<Gid> = gids.collect::<Result<_, _>>()?;
         if gids.len() != record.preparers.len() {
@@ -378,6 +422,71 @@ impl Intent {
             durable: crate::model::ids::Lsn::from_u64(record.durable),
             trace: record.trace.as_deref().and_then(TraceId::from_bytes),
         })
+    }
+}
+
+/// An interactive transaction is open: after a crash nobody can go on with it, but it may have decided by itself.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Began {
+    /// Which run.
+    pub run: Run,
+    /// As given.
+    pub name: Option<String>,
+    /// The idempotency key.
+    pub key: Option<KeyNote>,
+    /// Microseconds since 1970.
+    pub began_us: i64,
+    /// The durable Lsn that its markers carry.
+    pub durable: crate::model::ids::Lsn,
+    /// Who opened it.
+    pub principal: String,
+    /// The trace of the request; older logs know none.
+    pub trace: Option<TraceId>,
+}
+
+impl Began {
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let record = BeganRecord {
+            run: self.run.into(),
+            name: self.name.clone(),
+            key: self.key.as_ref().map(Into::into),
+            began_us: self.began_us,
+            durable: self.durable.as_u64(),
+            principal: self.principal.clone(),
+            trace: self.trace.map(TraceId::to_bytes),
+        };
+        record.encode_to_vec()
+    }
+
+    pub(super) fn decode(payload: &[u8]) -> Result<Self, Unreadable> {
+        let record: BeganRecord = decode(payload)?;
+        Ok(Self {
+            run: (&record.run).try_into()?,
+            name: record.name,
+            key: record.key.map(TryInto::try_into).transpose()?,
+            began_us: record.began_us,
+            durable: crate::model::ids::Lsn::from_u64(record.durable),
+            principal: record.principal,
+            trace: record.trace.as_deref().and_then(TraceId::from_bytes),
+        })
+    }
+
+    /// What it owes as far as the log knows: nothing. Had it asked anybody to follow, its Intent would be here.
+    #[must_use]
+    pub fn intent(&self) -> Intent {
+        Intent {
+            run: self.run,
+            name: self.name.clone(),
+            decider: Decider::Wal,
+            preparers: Vec::new(),
+            redo: Vec::new(),
+            claims: Vec::new(),
+            key: self.key.clone(),
+            began_us: self.began_us,
+            reason: "it was open when the sidecar stopped".to_owned(),
+            durable: self.durable,
+            trace: self.trace,
+        }
     }
 }
 

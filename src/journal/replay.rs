@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::record::{Ended, Intent, OpenedRecord, Unreadable, VerdictRecord, decode, kind, outcome};
+use super::prepared::Prepared;
+use super::record::{Began, Ended, Intent, OpenedRecord, Unreadable, VerdictRecord, decode, kind, outcome};
 use crate::model::ids::{Incarnation, Lsn, Run};
 use crate::model::state::Outcome;
 
@@ -17,6 +18,8 @@ pub struct History {
     pub verdict: Option<Outcome>,
     /// The answer that a `Decision` carries.
     pub answer: Option<String>,
+    /// Where it waits for its verdict: no store was asked to decide yet.
+    pub prepared: Option<Box<Prepared>>,
 }
 
 /// What replay found.
@@ -26,6 +29,8 @@ pub struct Replayed {
     pub incarnation: Incarnation,
     /// Runs without an end, in Lsn order.
     pub open: Vec<History>,
+    /// Interactive transactions that were open and had not come to an Intent, in Lsn order.
+    pub interrupted: Vec<(Lsn, Began)>,
     /// The last ended runs, oldest first, with the place of their record; bounded.
     pub ended: VecDeque<(Lsn, Ended)>,
     /// Ended runs whose key only this log remembers, by key; not bounded by count but by their TTL.
@@ -36,6 +41,7 @@ pub struct Replayed {
     pub openings: Vec<(Incarnation, Lsn)>,
     keep: usize,
     runs: BTreeMap<Run, History>,
+    began: BTreeMap<Run, (Lsn, Began)>,
 }
 
 impl Replayed {
@@ -45,12 +51,14 @@ impl Replayed {
         Self {
             incarnation: Incarnation(0),
             open: Vec::new(),
+            interrupted: Vec::new(),
             ended: VecDeque::new(),
             keyed: HashMap::new(),
             records: 0,
             openings: Vec::new(),
             keep,
             runs: BTreeMap::new(),
+            began: BTreeMap::new(),
         }
     }
 
@@ -69,9 +77,24 @@ impl Replayed {
                     self.openings.push((Incarnation(opened.incarnation), lsn));
                 }
             }
+            kind::BEGAN => {
+                let began = Began::decode(payload)?;
+                self.began.insert(began.run, (lsn, began));
+            }
+            kind::PREPARED => {
+                let prepared = Prepared::decode(payload)?;
+                let intent = prepared.intent.clone();
+                self.began.remove(&intent.run);
+                // Written again now and then, so that the segments before it may go; the first place keeps its turn.
+                let first = self.runs.get(&intent.run).map_or(lsn, |history| history.first);
+                let history =
+                    History { first, intent, verdict: None, answer: None, prepared: Some(Box::new(prepared)) };
+                self.runs.insert(history.intent.run, history);
+            }
             kind::INTENT => {
                 let intent = Intent::decode(payload)?;
-                let history = History { first: lsn, intent, verdict: None, answer: None };
+                self.began.remove(&intent.run);
+                let history = History { first: lsn, intent, verdict: None, answer: None, prepared: None };
                 self.runs.insert(history.intent.run, history);
             }
             kind::DECISION | kind::LEARNT => {
@@ -85,6 +108,7 @@ impl Replayed {
             kind::DONE => {
                 let ended = Ended::decode(payload)?;
                 self.runs.remove(&ended.run);
+                self.began.remove(&ended.run);
                 self.end(lsn, ended);
             }
             _ => {}
@@ -109,6 +133,8 @@ impl Replayed {
     pub fn finished(mut self) -> Self {
         self.open = std::mem::take(&mut self.runs).into_values().collect();
         self.open.sort_by_key(|history| history.first);
+        self.interrupted = std::mem::take(&mut self.began).into_values().collect();
+        self.interrupted.sort_by_key(|(lsn, _)| *lsn);
         self
     }
 }

@@ -8,6 +8,8 @@ use crate::model::commit::{Decider, Gid, KeyNote, RedoWrite};
 use crate::model::ids::{Attempt, LogId, TxnId};
 use crate::model::trace::TraceId;
 
+mod waiting;
+
 fn options() -> Options {
     Options { segment_bytes: 1 << 20, force_filesystem: true, ..Options::default() }
 }

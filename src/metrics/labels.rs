@@ -176,6 +176,14 @@ labels! {
         List = "GET /v1/transactions",
         /// Look one up.
         Show = "GET /v1/transactions/{id}",
+        /// Run more operations of an open one.
+        Operate = "POST /v1/transactions/{id}/operations",
+        /// Make one outlive a crash.
+        Prepare = "POST /v1/transactions/{id}/prepare",
+        /// The verdict.
+        Commit = "POST /v1/transactions/{id}/commit",
+        /// The other verdict.
+        Rollback = "POST /v1/transactions/{id}/rollback",
         /// Look up a key's outcome.
         Key = "GET /v1/idempotency/{key}",
         /// Take a lease.
@@ -208,8 +216,14 @@ impl Route {
         let mut statuses = match self {
             Self::Submit => {
                 let mut all: Vec<u16> = Code::ALL.iter().map(|code| code.status()).collect();
-                all.extend([200, 202]);
+                all.extend([200, 201, 202]);
                 all.retain(|status| ![404, 405].contains(status));
+                all
+            }
+            Self::Operate | Self::Prepare | Self::Commit | Self::Rollback => {
+                let mut all: Vec<u16> = Code::ALL.iter().map(|code| code.status()).collect();
+                all.extend([200, 202]);
+                all.retain(|status| *status != 405);
                 all
             }
             Self::List | Self::Events => vec![200, 400, 401, 429, 500, 503],

@@ -29,8 +29,14 @@ use crate::model::state::{Outcome, TxnState};
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The states in which a transaction is open.
-pub const OPEN_STATES: [TxnState; 5] =
-    [TxnState::Active, TxnState::InDoubt, TxnState::Committing, TxnState::Aborting, TxnState::NeedsIntervention];
+pub const OPEN_STATES: [TxnState; 6] = [
+    TxnState::Active,
+    TxnState::Prepared,
+    TxnState::InDoubt,
+    TxnState::Committing,
+    TxnState::Aborting,
+    TxnState::NeedsIntervention,
+];
 
 type Refresher = Box<dyn Fn(&Metrics) + Send + Sync>;
 

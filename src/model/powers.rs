@@ -24,4 +24,7 @@ pub enum Role {
     Preparer,
     /// Gets absolute writes after the decision.
     Redoer,
+    /// May write, and nobody knows yet who decides: a transaction that grows from call to call. Its session is settled
+    /// into one of the other roles before the commit.
+    Undecided,
 }

@@ -44,6 +44,7 @@ codes! {
     Serialization "serialization" 409 true "The store could not serialize the transaction";
     NameInUse "name_in_use" 409 false "An open transaction has that name";
     WrongState "wrong_state" 409 false "The transaction's state does not allow that";
+    RolledBack "rolled_back" 409 false "It was rolled back, as it was asked to be";
     InFlight "in_flight" 409 true "A request with the same key is running";
     ConstraintViolation "constraint_violation" 422 false "A constraint of a store forbids it";
     RejectedByStore "rejected_by_store" 422 false "A store refused an operation";
@@ -83,6 +84,8 @@ pub struct Problem {
     pub retry_after: Option<u32>,
     /// Why the transaction was run again before, one code a run: it was tried once more often than this list is long.
     pub retried_for: Vec<&'static str>,
+    /// Of a transaction that has aborted already: why it did, as its view says it.
+    pub cause: Option<Box<serde_json::Value>>,
     /// Of a deadlock: who waited for whom, in a circle.
     pub cycle: Vec<WaitEdge>,
 }
@@ -107,6 +110,7 @@ impl Problem {
             pointer: None,
             retry_after,
             retried_for: Vec::new(),
+            cause: None,
             cycle: Vec::new(),
         }
     }

@@ -2,10 +2,12 @@
 //! found by a key and counts its own versions, so that "write if nobody has written since I looked" is one operation
 //! (optimistic concurrency control; Kung and Robinson 1981).
 
+use serde::{Deserialize, Serialize};
+
 use super::reference::Template;
 
 /// What a `record` operation does, with the values that may still be references.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Record {
     /// Which act.
     pub act: Act,
@@ -20,7 +22,8 @@ pub struct Record {
 }
 
 /// `do`
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Act {
     /// Reads it.
     Get,
@@ -48,7 +51,8 @@ impl Act {
 }
 
 /// `if_version`: the record as it must be found. One without a version counts as 0; a put that makes one gives it 1.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum IfVersion {
     /// Whatever is there, or nothing.
     Any,

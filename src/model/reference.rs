@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::problem::Problem;
 
-/// A JSON value in which references may stand.
-#[derive(Clone, Debug)]
+/// A JSON value in which references may stand. Written down it is its plain value: only what is bound is kept.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(from = "Value", into = "Value")]
 pub struct Template {
     value: Value,
     references: Vec<Reference>,
@@ -70,6 +72,18 @@ impl Template {
         }
         let mut references = self.references.iter();
         fill(&self.value, &mut references, &result_of)
+    }
+}
+
+impl From<Value> for Template {
+    fn from(value: Value) -> Self {
+        Self::plain(value)
+    }
+}
+
+impl From<Template> for Value {
+    fn from(template: Template) -> Self {
+        template.value
     }
 }
 

@@ -1,10 +1,14 @@
 //! A transaction as it was asked for: checked once at the door, then trusted.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::ids::StoreName;
+use super::problem::Problem;
 use super::record::Record;
 use super::reference::Template;
 use super::trace::TraceId;
@@ -34,6 +38,47 @@ pub struct TxnRequest {
     pub trace: TraceId,
 }
 
+/// A transaction that is opened now and told its operations call by call.
+#[derive(Clone, Debug)]
+pub struct Opening {
+    /// As for one shot; `operations` may be empty, and `timeout` bounds each call.
+    pub request: TxnRequest,
+    /// How long it stays open after a call.
+    pub lease: Duration,
+    /// Whose it is: nobody else may go on with it but an operator.
+    pub principal: Arc<str>,
+}
+
+/// What a client asks for with `prepare`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PrepareWish {
+    /// How long to wait for the verdict.
+    pub ttl: Duration,
+    /// What then.
+    pub on_expiry: OnExpiry,
+}
+
+/// What becomes of a prepared transaction whose verdict does not come in time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnExpiry {
+    /// It is rolled back.
+    #[default]
+    Rollback,
+    /// It is held for an operator.
+    Hold,
+}
+
+impl OnExpiry {
+    /// The word in a request.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rollback => "rollback",
+            Self::Hold => "hold",
+        }
+    }
+}
+
 /// `pattern`, folded together with `consistency` and `availability`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum PatternWish {
@@ -45,7 +90,8 @@ pub enum PatternWish {
 }
 
 /// PostgreSQL's isolation level.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Isolation {
     /// `READ COMMITTED`.
     #[default]
@@ -92,8 +138,8 @@ pub enum WaitFor {
     Decided,
 }
 
-/// One operation.
-#[derive(Clone, Debug)]
+/// One operation. A prepared transaction keeps some in the log: members are added with a default only.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Operation {
     /// Unique in the transaction; its index by default.
     pub id: String,
@@ -109,8 +155,46 @@ pub struct Operation {
     pub pointer: String,
 }
 
+/// Gives operations without an id their place in the transaction as one, and checks that ids are unique and that every
+/// reference reaches back to an earlier operation. `before`: how many operations earlier calls brought; `ran`: whether
+/// one of that id was among them.
+///
+/// # Errors
+/// `invalid_request` at the faulty member.
+pub fn link(operations: &mut [Operation], before: usize, ran: impl Fn(&str) -> bool) -> Result<(), Problem> {
+    let mut places: HashMap<&str, usize> = HashMap::with_capacity(operations.len());
+    for (index, operation) in operations.iter_mut().enumerate() {
+        if operation.id.is_empty() {
+            operation.id = (before + index).to_string();
+        }
+    }
+    for (index, operation) in operations.iter().enumerate() {
+        let id = operation.id.as_str();
+        let earlier = places.insert(id, index).map(|place| format!("operation {place}"));
+        if let Some(earlier) = earlier.or_else(|| ran(id).then(|| "an operation of an earlier call".to_owned())) {
+            let detail = format!("`{id}` is the id of {earlier} too (an operation without one has its index)");
+            return Err(Problem::invalid(format!("{}/id", operation.pointer), detail).in_operation(id));
+        }
+    }
+    for (index, operation) in operations.iter().enumerate() {
+        for reference in operation.action.template().references() {
+            let target: String = reference.operation.chars().take(64).collect();
+            let fault = match places.get(reference.operation.as_str()) {
+                None if ran(&reference.operation) => continue,
+                None => format!("there is no operation `{target}`"),
+                Some(place) if *place == index => format!("`{target}` is this very operation, which has no result yet"),
+                Some(place) if *place > index => format!("`{target}` comes later, so it has no result yet"),
+                Some(_) => continue,
+            };
+            return Err(Problem::invalid(&reference.pointer, fault).in_operation(&operation.id));
+        }
+    }
+    Ok(())
+}
+
 /// What an operation does, with the values that may still be references.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// PostgreSQL.
     Sql {
@@ -151,7 +235,8 @@ impl Action {
 }
 
 /// Qdrant's verbs.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verb {
     /// `PUT /points`
     Upsert,
@@ -210,7 +295,7 @@ impl Verb {
 }
 
 /// `expect` and Qdrant's `if`: an optimistic check; what fails it is a `conflict`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Expect {
     /// Returned rows where the statement returns any, else affected ones.
     pub rows: Option<u64>,
@@ -221,7 +306,7 @@ pub struct Expect {
 }
 
 /// One member of Qdrant's `if`.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct PointCondition {
     /// The point (number or UUID text).
     pub id: Value,
@@ -229,6 +314,18 @@ pub struct PointCondition {
     pub exists: Option<bool>,
     /// Payload fields that must have these values.
     pub payload: Option<Map<String, Value>>,
+}
+
+impl Action {
+    /// The same with real values in place of references.
+    #[must_use]
+    pub fn with(mut self, values: Value) -> Self {
+        match &mut self {
+            Self::Sql { params, .. } | Self::Cypher { params, .. } => *params = Template::plain(values),
+            Self::Points { body, .. } | Self::Record(Record { body, .. }) => *body = Template::plain(values),
+        }
+        self
+    }
 }
 
 /// An operation with every reference replaced: what a session is given.

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub enum TxnState {
     /// Working: nothing is decided and nothing outlives a crash.
     Active,
+    /// Everybody who can has promised; it outlives a crash and waits for its verdict.
+    Prepared,
     /// The decider was asked (or a crash came) and its answer is not known yet.
     InDoubt,
     /// Decided to commit, irrevocable; some store has not finished yet.
@@ -25,6 +27,8 @@ pub enum TxnState {
 /// What can happen to a transaction.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Event {
+    /// Every promise is durable, and so is ours to wait for the verdict.
+    Promised,
     /// The decider was asked and no answer came, or recovery found an intent without a verdict.
     VerdictLost,
     /// It is decided: commit.
@@ -51,8 +55,9 @@ pub struct WrongEvent {
 
 impl TxnState {
     /// Every state, in the order of a life.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Active,
+        Self::Prepared,
         Self::InDoubt,
         Self::Committing,
         Self::Committed,
@@ -68,10 +73,11 @@ impl TxnState {
     pub fn next(self, event: Event) -> Result<Self, WrongEvent> {
         use Event as E;
         Ok(match (self, event) {
-            (Self::Active | Self::InDoubt, E::VerdictLost) => Self::InDoubt,
+            (Self::Active | Self::Prepared, E::Promised) => Self::Prepared,
+            (Self::Active | Self::Prepared | Self::InDoubt, E::VerdictLost) => Self::InDoubt,
             // A verdict may be learnt twice (from the store and again by a fence): the same one changes nothing.
-            (Self::Active | Self::InDoubt | Self::Committing, E::DecidedCommit) => Self::Committing,
-            (Self::Active | Self::InDoubt | Self::Aborting, E::DecidedAbort) => Self::Aborting,
+            (Self::Active | Self::Prepared | Self::InDoubt | Self::Committing, E::DecidedCommit) => Self::Committing,
+            (Self::Active | Self::Prepared | Self::InDoubt | Self::Aborting, E::DecidedAbort) => Self::Aborting,
             (Self::Committing, E::Finished) => Self::Committed,
             (Self::Aborting, E::Finished) => Self::Aborted,
             (Self::Committing | Self::NeedsIntervention, E::Refused) => Self::NeedsIntervention,
@@ -91,6 +97,7 @@ impl TxnState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Active => "active",
+            Self::Prepared => "prepared",
             Self::InDoubt => "in_doubt",
             Self::Committing => "committing",
             Self::Committed => "committed",
@@ -135,7 +142,8 @@ impl Outcome {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 6] = [
+    const EVENTS: [Event; 7] = [
+        Event::Promised,
         Event::VerdictLost,
         Event::DecidedCommit,
         Event::DecidedAbort,

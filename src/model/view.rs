@@ -20,10 +20,12 @@ pub struct View {
     /// The trace id of the request that asked for it (W3C Trace Context): 32 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
-    /// `active`, `in_doubt`, `committing`, `committed`, `aborting`, `aborted` or `needs_intervention`.
+    /// `active`, `prepared`, `in_doubt`, `committing`, `committed`, `aborting`, `aborted` or `needs_intervention`.
     #[schema(value_type = String)]
     pub state: TxnState,
-    /// `atomic`, or `read_only`. Absent before there is a plan.
+    /// `atomic`, or `read_only`; of a prepared transaction `prepared` (whatever the verdict, every store has promised to
+    /// follow it) or `prepared_unless_refused` (the deciding store cannot promise: its part is run again at the commit,
+    /// and what it refuses then aborts everything). Absent before there is a plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guarantee: Option<&'static str>,
     /// What was chosen and why.
@@ -48,6 +50,12 @@ pub struct View {
     /// RFC 3339 UTC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<String>,
+    /// Of an open interactive transaction: it is aborted at this time (RFC 3339 UTC) unless a call renews it before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lease_expires_at: Option<String>,
+    /// Of a prepared one: when its time runs out (RFC 3339 UTC) and what happens then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prepared: Option<PreparedView>,
     /// Each store's part, where it is known.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub participants: Vec<ParticipantView>,
@@ -58,6 +66,17 @@ pub struct View {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
     pub cause: Option<Value>,
+}
+
+/// How long a prepared transaction waits for its verdict.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
+pub struct PreparedView {
+    /// RFC 3339 UTC.
+    pub expires_at: String,
+    /// `rollback`, or `hold`: it waits on, for an operator.
+    pub on_expiry: &'static str,
+    /// Whether that time has come.
+    pub expired: bool,
 }
 
 /// The plan of an answer.

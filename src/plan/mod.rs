@@ -34,18 +34,56 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Chooses the decider by powers alone.
-    ///
-    /// # Errors
-    /// `impossible_guarantee`, naming the stores and the remedy, where two or more writers can mark but not prepare.
-    pub fn new(parts: &[Part]) -> Result<Self, Problem> {
-        let mut plan = Self {
+    /// The plan of a transaction that has no operation, or none that writes.
+    #[must_use]
+    pub fn of_nothing() -> Self {
+        Self {
             decider: None,
             preparers: Vec::new(),
             redoers: Vec::new(),
             readers: Vec::new(),
             reason: "every operation only reads, so there is nothing to decide".to_owned(),
-        };
+        }
+    }
+
+    /// Chooses the decider by powers alone.
+    ///
+    /// # Errors
+    /// `impossible_guarantee`, naming the stores and the remedy, where two or more writers can mark but not prepare.
+    pub fn new(parts: &[Part]) -> Result<Self, Problem> {
+        let (mut plan, promise) = Self::around_fixed_decider(parts)?;
+        if plan.decider.is_none() {
+            plan.choose_without_fixed_decider(promise);
+        }
+        Ok(plan)
+    }
+
+    /// The plan of a transaction that is to wait for its verdict: everybody who can promise does, and the verdict, forced
+    /// into the log, decides. A writer that cannot promise decides still, when the verdict comes.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn to_hold(parts: &[Part]) -> Result<Self, Problem> {
+        let (mut plan, promise) = Self::around_fixed_decider(parts)?;
+        match &plan.decider {
+            Some(decider) => {
+                plan.reason = format!(
+                    "{decider} cannot promise: its part is run again at the commit, and what it refuses then aborts \
+                     everything"
+                );
+            }
+            None => {
+                plan.reason = "every writer has promised, so the verdict in the log decides".to_owned();
+                plan.decider = Some(Decider::Wal);
+                plan.preparers = promise;
+            }
+        }
+        Ok(plan)
+    }
+
+    /// The writers that cannot promise leave no choice; answers those that can, where they leave one.
+    fn around_fixed_decider(parts: &[Part]) -> Result<(Self, Vec<StoreName>), Problem> {
+        let mut plan = Self::of_nothing();
         let mut only_mark = Vec::new();
         let mut promise = Vec::new();
         for part in parts {
@@ -59,7 +97,7 @@ impl Plan {
             }
         }
         match only_mark.len() {
-            0 => plan.choose_without_fixed_decider(promise),
+            0 => return Ok((plan, promise)),
             1 => {
                 let decider = only_mark.remove(0);
                 plan.reason = format!("{decider} cannot prepare, so it decides");
@@ -68,7 +106,7 @@ impl Plan {
             }
             _ => return Err(too_many(&only_mark)),
         }
-        Ok(plan)
+        Ok((plan, Vec::new()))
     }
 
     /// Everybody who marks can also promise: the first decides in one phase, which is cheaper than preparing it.

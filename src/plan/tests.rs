@@ -65,10 +65,18 @@ proptest! {
                         Role::Decider => p.powers.mark,
                         Role::Preparer => p.powers.prepare,
                         Role::Redoer => p.powers.redo,
+                        Role::Undecided => false,
                     };
                     prop_assert!(able);
                 }
                 prop_assert_eq!(plan.decider.is_none(), parts.iter().all(|p| !p.writes));
+                // To be held, nobody who can promise decides.
+                let held = Plan::to_hold(&parts).unwrap();
+                let decides = |p: &&Part| held.role(&p.store) == Role::Decider;
+                prop_assert!(parts.iter().filter(decides).all(|p| !p.powers.prepare));
+                let promises = parts.iter().filter(|p| p.writes && p.powers.prepare && p.powers.mark);
+                prop_assert!(promises.map(|p| held.role(&p.store)).all(|role| role == Role::Preparer));
+                prop_assert!(held.decider.is_some());
             }
         }
     }

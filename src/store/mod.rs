@@ -54,6 +54,15 @@ pub struct TxnContext {
     pub lock_wait: Duration,
 }
 
+/// The part that an undecided session gets at last.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settled {
+    /// Any role but [`Role::Undecided`].
+    pub role: Role,
+    /// The stores that get their part after the decision.
+    pub followers: Vec<StoreName>,
+}
+
 /// The answer to "commit, and thereby decide".
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Decision {
@@ -173,6 +182,17 @@ pub trait Session: Send {
     /// # Errors
     /// The first refusal, naming its operation and pointer. The session can then only be rolled back.
     async fn work(&mut self, ops: &[BoundOp]) -> Result<Vec<Value>, Problem>;
+
+    /// The next calls may take until `deadline`: a transaction that lasts for many calls has a new one for each.
+    fn renew(&mut self, deadline: Instant);
+
+    /// Gives a session that was opened as [`Role::Undecided`] its part, now that it is known who decides: the marker or
+    /// the participant row, or what became known since, goes in before the commit. As good as first: until then nobody
+    /// could have committed anything.
+    ///
+    /// # Errors
+    /// As `work`; `rejected_by_store` where it becomes a reader and has written.
+    async fn settle(&mut self, part: &Settled) -> Result<(), Problem>;
 
     /// Makes the writes absolute and checks them, so that afterwards they cannot be refused (Redoer only).
     ///

@@ -7,7 +7,7 @@ use futures::future::join_all;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::core::Core;
-use super::entry::Entry;
+use super::entry::{Entry, Results};
 use super::work::{self, Part};
 use super::{finish, in_doubt};
 use crate::clock;
@@ -21,9 +21,9 @@ use crate::model::commit::{Decider, Gid, MarkerNote, RedoWrite};
 use crate::model::ids::{Run, StoreName};
 use crate::model::powers::Role;
 use crate::model::problem::{Code, Problem};
-use crate::model::request::TxnRequest;
+use crate::model::request::{Isolation, Operation, TxnRequest};
 use crate::model::state::{Event, Outcome};
-use crate::plan::{Plan, parts as plan_parts};
+use crate::plan::{self, Plan};
 use crate::store::{Decision, Session, TxnContext};
 
 /// How a run ended.
@@ -42,19 +42,20 @@ const ROLLBACK: Duration = Duration::from_secs(2);
 const DECIDE: Duration = Duration::from_secs(15);
 
 /// What one run has done so far: enough to undo it from wherever it stands.
-struct Attempt<'a> {
-    core: &'a Arc<Core>,
-    entry: &'a Arc<Entry>,
-    request: &'a TxnRequest,
-    context: TxnContext,
-    plan: Plan,
-    parts: Vec<Part>,
-    claims: Vec<Claim>,
-    redo: Vec<RedoWrite>,
+pub(super) struct Attempt<'a> {
+    pub(super) core: &'a Arc<Core>,
+    pub(super) entry: &'a Arc<Entry>,
+    pub(super) context: TxnContext,
+    pub(super) plan: Plan,
+    pub(super) parts: Vec<Part>,
+    pub(super) claims: Vec<Claim>,
+    pub(super) redo: Vec<RedoWrite>,
     /// The stores that were asked to prepare, from the moment of asking.
-    asked: Vec<(StoreName, Gid)>,
+    pub(super) asked: Vec<(StoreName, Gid)>,
     /// Whether the log may hold an intent.
     intended: bool,
+    /// Whether the log knows of it anyway, and must hear how it ended.
+    noted: bool,
 }
 
 /// Runs it once. The caller releases the locks.
@@ -65,25 +66,13 @@ pub(super) async fn run(
     run: Run,
     deadline: Instant,
 ) -> End {
-    let plan = match plan(core, request) {
+    let plan = match plan(core, &request.operations, request.isolation) {
         Ok(plan) => plan,
         Err(problem) => return End::Aborted(problem),
     };
     entry.planned(run, &plan);
-    let context = TxnContext {
-        run,
-        owner: core.journal.owner(),
-        durable: entry.durable,
-        decider: plan.decider.clone(),
-        followers: plan.followers(),
-        key: entry.key.clone(),
-        isolation: request.isolation,
-        deadline,
-        lock_wait: core.settings.lock_wait,
-    };
-    let (parts, claims, redo, asked) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut attempt = Attempt { core, entry, request, context, plan, parts, claims, redo, asked, intended: false };
-    let worked = timeout_at(deadline, attempt.first_half()).await.unwrap_or_else(|_| {
+    let mut attempt = Attempt::new(core, entry, run, plan, request.isolation, deadline);
+    let worked = timeout_at(deadline, attempt.first_half(request)).await.unwrap_or_else(|_| {
         let waited = request.timeout.as_millis();
         Err(Problem::new(Code::Timeout, format!("not ready to decide after {waited} ms, so it was aborted")))
     });
@@ -98,32 +87,79 @@ pub(super) async fn run(
     }
 }
 
-fn plan(core: &Core, request: &TxnRequest) -> Result<Plan, Problem> {
-    let mut operations = Vec::with_capacity(request.operations.len());
-    for operation in &request.operations {
-        let powers = core.site(&operation.store)?.store.powers();
-        operations.push((&operation.store, powers, operation.reads));
-    }
-    let mut plan = Plan::new(&plan_parts(operations))?;
-    if request.isolation != crate::model::request::Isolation::ReadCommitted {
+/// Who does what, for these operations.
+///
+/// # Errors
+/// `impossible_guarantee`.
+pub(super) fn plan<'a>(
+    core: &Core,
+    operations: impl IntoIterator<Item = &'a Operation>,
+    isolation: Isolation,
+) -> Result<Plan, Problem> {
+    let mut plan = Plan::new(&powers(core, operations)?)?;
+    if isolation != Isolation::ReadCommitted {
         plan.reason
             .push_str("; the isolation level is PostgreSQL's own, across stores it is as strong as the locks declared");
     }
     Ok(plan)
 }
 
-impl Attempt<'_> {
+/// What the stores of these operations can do, and whether any of them writes there.
+pub(super) fn powers<'a>(
+    core: &Core,
+    operations: impl IntoIterator<Item = &'a Operation>,
+) -> Result<Vec<plan::Part>, Problem> {
+    let mut parts = Vec::new();
+    for operation in operations {
+        let powers = core.site(&operation.store)?.store.powers();
+        parts.push((&operation.store, powers, operation.reads));
+    }
+    Ok(plan::parts(parts))
+}
+
+impl<'a> Attempt<'a> {
+    pub(super) fn new(
+        core: &'a Arc<Core>,
+        entry: &'a Arc<Entry>,
+        run: Run,
+        plan: Plan,
+        isolation: Isolation,
+        deadline: Instant,
+    ) -> Self {
+        let context = TxnContext {
+            run,
+            owner: core.journal.owner(),
+            durable: entry.durable,
+            decider: plan.decider.clone(),
+            followers: plan.followers(),
+            key: entry.key.clone(),
+            isolation,
+            deadline,
+            lock_wait: core.settings.lock_wait,
+        };
+        let (parts, claims, redo, asked) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { core, entry, context, plan, parts, claims, redo, asked, intended: false, noted: false }
+    }
+
+    /// The log knows of this transaction, whatever becomes of it.
+    pub(super) fn noted(mut self) -> Self {
+        self.noted = true;
+        self
+    }
+
     /// Steps 2 to 4: up to the point where nothing but promises and the decision is missing. May be dropped at any await.
-    async fn first_half(&mut self) -> Result<(), Problem> {
+    async fn first_half(&mut self, request: &TxnRequest) -> Result<(), Problem> {
         let start = Instant::now();
-        self.parts = work::open(self.core, self.request, &self.plan, &self.context).await?;
-        self.claims = work::known_claims(self.core, self.request, &mut self.parts).await?;
+        let plan = &self.plan;
+        self.parts = work::open(self.core, &request.operations, |store| plan.role(store), &self.context).await?;
+        self.claims = work::known_claims(self.core, &request.locks, &Results::new(), &mut self.parts).await?;
         work::lock(self.core, self.entry, &self.context, self.claims.clone()).await?;
         self.done(Phase::Lock, "locked", start);
 
         let start = Instant::now();
-        let results = work::run(self.core, self.entry, &self.context, &mut self.parts, &mut self.claims).await?;
-        self.entry.worked(results, work::redone(self.request, &self.plan));
+        let (parts, claims) = (&mut self.parts, &mut self.claims);
+        let results = work::run(self.core, self.entry, &self.context, parts, claims, Results::new()).await?;
+        self.entry.worked(results, work::redone(&request.operations, &self.plan));
         self.done(Phase::Work, "worked", start);
 
         let start = Instant::now();
@@ -132,13 +168,13 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    fn done(&self, phase: Phase, step: &'static str, start: Instant) {
+    pub(super) fn done(&self, phase: Phase, step: &'static str, start: Instant) {
         self.core.metrics.phase(phase, start.elapsed());
         self.entry.step(step, None);
     }
 
     /// Step 4.
-    async fn validate(&mut self) -> Result<(), Problem> {
+    pub(super) async fn validate(&mut self) -> Result<(), Problem> {
         for part in self.parts.iter_mut().filter(|part| part.role == Role::Redoer) {
             if let Some(session) = &mut part.session {
                 let site = self.core.site(&part.store)?;
@@ -149,21 +185,17 @@ impl Attempt<'_> {
     }
 
     /// Step 5: both are answered before anybody decides.
-    async fn intend_and_prepare(&mut self) -> Result<(), Problem> {
+    pub(super) async fn intend_and_prepare(&mut self) -> Result<(), Problem> {
+        if self.plan.decider.is_some() {
+            self.let_readers_go().await?;
+        }
         if self.plan.decider.is_none() || self.plan.is_one_phase() || self.nothing_but_the_log_to_tell() {
             return Ok(());
         }
         crash::point("before_intent");
         let start = Instant::now();
-        let durable = self.core.journal.durable_lsn();
-        let gid = |decider: &Decider| Gid {
-            log: self.context.owner.log,
-            run: self.context.run,
-            durable,
-            decider: decider.clone(),
-        };
         let decider = self.plan.decider.as_ref().expect("checked above");
-        let gids: Vec<_> = self.plan.preparers.iter().map(|store| (store.clone(), gid(decider))).collect();
+        let gids = self.gids(decider);
         let intent = self.intent(gids.clone());
         self.intended = true;
         if matches!(decider, Decider::Wal) {
@@ -171,11 +203,35 @@ impl Attempt<'_> {
             return self.core.journal.append_intent(&intent).map(|_| ());
         }
         self.asked = gids;
+        let journal = &self.core.journal;
+        let (intended, prepared) = futures::join!(journal.intend(&intent), self.prepare_all());
+        intended?;
+        crash::point("after_intent");
+        prepared?;
+        crash::point("after_prepare");
+        self.done(Phase::Prepare, "prepared", start);
+        Ok(())
+    }
+
+    /// The names that the promises get.
+    pub(super) fn gids(&self, decider: &Decider) -> Vec<(StoreName, Gid)> {
+        let gid = Gid {
+            log: self.context.owner.log,
+            run: self.context.run,
+            durable: self.core.journal.durable_lsn(),
+            decider: decider.clone(),
+        };
+        self.plan.preparers.iter().map(|store| (store.clone(), gid.clone())).collect()
+    }
+
+    /// Every preparer promises under the gid in `asked`. All are awaited even if one refuses: an unanswered PREPARE must
+    /// not land after the rollback.
+    pub(super) fn prepare_all(&mut self) -> impl Future<Output = Result<(), Problem>> {
         let mut preparing = Vec::new();
+        let asked = &self.asked;
         for part in self.parts.iter_mut().filter(|part| part.role == Role::Preparer) {
-            let gid = self.asked.iter().find(|(store, _)| *store == part.store).map(|(_, gid)| gid);
-            if let (Some(session), Some(gid)) = (&mut part.session, gid) {
-                let site = self.core.site(&part.store)?;
+            let gid = asked.iter().find(|(store, _)| *store == part.store).map(|(_, gid)| gid);
+            if let (Some(session), Some(gid), Ok(site)) = (&mut part.session, gid, self.core.site(&part.store)) {
                 let flight = self.core.detector.in_flight(&part.store, self.context.run);
                 let asked = site.call(StoreCall::Prepare, session.prepare(gid));
                 preparing.push(async move {
@@ -184,14 +240,24 @@ impl Attempt<'_> {
                 });
             }
         }
-        // All are awaited even if one refuses: an unanswered PREPARE must not land after the rollback.
-        let (intended, prepared) = futures::join!(self.core.journal.intend(&intent), join_all(preparing));
-        intended?;
-        crash::point("after_intent");
-        prepared.into_iter().collect::<Result<(), Problem>>()?;
-        crash::point("after_prepare");
-        self.done(Phase::Prepare, "prepared", start);
-        Ok(())
+        async { join_all(preparing).await.into_iter().collect() }
+    }
+
+    /// Whoever only read is done before anything is decided: what a serializable reader has seen may still be refused.
+    pub(super) async fn let_readers_go(&mut self) -> Result<(), Problem> {
+        let is_reader = |part: &&mut Part| part.role == Role::Reader;
+        let note = MarkerNote { answer: None, redo: Vec::new() };
+        let mut ending = Vec::new();
+        for part in self.parts.iter_mut().filter(is_reader) {
+            if let Some(session) = part.session.take() {
+                ending.push(commit(self.core, self.context.run, part.store.clone(), session, &note));
+            }
+        }
+        join_all(ending).await.into_iter().try_for_each(|ended| match ended {
+            Decision::Committed(_) => Ok(()),
+            Decision::Refused(problem) => Err(problem),
+            Decision::Lost(why) => Err(Problem::new(Code::StoreUnavailable, why)),
+        })
     }
 
     /// Redo writers only, and all their writes came to nothing (a delete by a filter that nothing matches).
@@ -199,7 +265,7 @@ impl Attempt<'_> {
         matches!(self.plan.decider, Some(Decider::Wal)) && self.redo.is_empty() && self.entry.key.is_none()
     }
 
-    fn intent(&self, preparers: Vec<(StoreName, Gid)>) -> Intent {
+    pub(super) fn intent(&self, preparers: Vec<(StoreName, Gid)>) -> Intent {
         Intent {
             run: self.context.run,
             name: self.entry.name.clone(),
@@ -216,12 +282,12 @@ impl Attempt<'_> {
     }
 
     /// Steps 6 to 8.
-    async fn second_half(mut self) -> End {
+    pub(super) async fn second_half(mut self) -> End {
         let start = Instant::now();
         let decider = self.plan.decider.clone();
         let decided = match &decider {
             None => return self.end_reads().await,
-            Some(Decider::Wal) if !self.intended => return End::Committed,
+            Some(Decider::Wal) if !self.intended => return self.nothing_happened(),
             Some(Decider::Wal) => self.decide_in_the_log().await,
             Some(Decider::Store(store)) => self.decide_in(store).await,
         };
@@ -234,22 +300,39 @@ impl Attempt<'_> {
     }
 
     /// Nothing was written: every store's answers stand, and nothing is to be decided.
-    async fn end_reads(&mut self) -> End {
-        let note = MarkerNote { answer: None, redo: Vec::new() };
-        let mut ending = Vec::new();
-        for part in &mut self.parts {
-            if let Some(session) = part.session.take() {
-                ending.push(commit(self.core, self.context.run, part.store.clone(), session, &note));
-            }
+    async fn end_reads(mut self) -> End {
+        match self.let_readers_go().await {
+            Ok(()) => self.nothing_happened(),
+            Err(problem) => self.abort(problem).await,
         }
-        for decision in join_all(ending).await {
-            match decision {
-                Decision::Committed(_) => {}
-                Decision::Refused(problem) => return End::Aborted(problem),
-                Decision::Lost(why) => return End::Aborted(Problem::new(Code::StoreUnavailable, why)),
-            }
+    }
+
+    /// It is over, and nothing was to be decided.
+    fn nothing_happened(&self) -> End {
+        if !self.noted {
+            return End::Committed;
         }
-        End::Committed
+        let ended = Ended {
+            run: self.context.run,
+            outcome: Outcome::Committed,
+            name: self.entry.name.clone(),
+            began_us: self.entry.began_us,
+            ended_us: clock::now_us(),
+            decider: Decider::Wal,
+            preparers: Vec::new(),
+            redoers: Vec::new(),
+            reason: self.plan.reason.clone(),
+            key: None,
+            cause: None,
+            trace: self.entry.trace(),
+        };
+        match self.core.journal.end(&ended) {
+            Ok(_) => {
+                self.entry.end_is_told();
+                End::Committed
+            }
+            Err(problem) => End::Aborted(problem),
+        }
     }
 
     /// The forced record is the decision. `Ok(None)`: nobody knows before the log is opened again.
@@ -291,12 +374,12 @@ impl Attempt<'_> {
     }
 
     /// Undoes whatever stands. Nobody was asked to decide, or the decider refused: so nobody can commit any more.
-    async fn abort(mut self, problem: Problem) -> End {
+    pub(super) async fn abort(mut self, problem: Problem) -> End {
         if !matches!(problem.code, Code::Conflict) {
             tracing::debug!(transaction = %self.entry.id, %problem, "aborting");
         }
         self.roll_back().await;
-        if !self.intended {
+        if !self.intended && !self.noted {
             return End::Aborted(problem);
         }
         match self.core.journal.abandon(self.context.run) {
@@ -322,35 +405,51 @@ impl Attempt<'_> {
 
     /// Steps 7 and 8, which recovery shares.
     async fn carry_out(self, decided: Decided, cause: Option<Problem>) -> End {
-        let Self { core, entry, .. } = &self;
         let intent = self.intent(self.asked.clone());
-        if let Some(problem) = &cause {
-            entry.refused_for(problem.clone());
-        }
-        finish::note_owed(entry, &decided, &intent);
-        entry.take(decided.outcome().event());
-        entry.decided(&decided);
-        crash::point("after_verdict");
-        let start = Instant::now();
-        if !finish::tell_everybody(core, entry, &decided, &intent).await {
-            return End::Stuck;
-        }
-        core.metrics.phase(Phase::Finish, start.elapsed());
-        if !finish::write_end(core, entry, &decided, &intent).await {
-            return End::Stuck;
-        }
-        match (decided.outcome(), cause) {
-            (Outcome::Committed, _) => End::Committed,
-            (Outcome::Aborted, Some(problem)) => End::Aborted(problem),
-            (Outcome::Aborted, None) => {
-                let detail = "the answer of the deciding store was lost, and it turned out not to have committed";
-                End::Aborted(Problem::new(Code::StoreUnavailable, detail))
-            }
+        carry_out(self.core, self.entry, decided, intent, cause).await
+    }
+}
+
+/// Steps 7 and 8 of a run that is decided.
+pub(super) async fn carry_out(
+    core: &Arc<Core>,
+    entry: &Entry,
+    decided: Decided,
+    intent: Intent,
+    cause: Option<Problem>,
+) -> End {
+    if let Some(problem) = &cause {
+        entry.refused_for(problem.clone());
+    }
+    finish::note_owed(entry, &decided, &intent);
+    entry.take(decided.outcome().event());
+    entry.decided(&decided);
+    crash::point("after_verdict");
+    let start = Instant::now();
+    if !finish::tell_everybody(core, entry, &decided, &intent).await {
+        return End::Stuck;
+    }
+    core.metrics.phase(Phase::Finish, start.elapsed());
+    if !finish::write_end(core, entry, &decided, &intent).await {
+        return End::Stuck;
+    }
+    match (decided.outcome(), cause) {
+        (Outcome::Committed, _) => End::Committed,
+        (Outcome::Aborted, Some(problem)) => End::Aborted(problem),
+        (Outcome::Aborted, None) => {
+            let detail = "the answer of the deciding store was lost, and it turned out not to have committed";
+            End::Aborted(Problem::new(Code::StoreUnavailable, detail))
         }
     }
 }
 
-async fn commit(core: &Core, run: Run, store: StoreName, session: Box<dyn Session>, note: &MarkerNote) -> Decision {
+pub(super) async fn commit(
+    core: &Core,
+    run: Run,
+    store: StoreName,
+    session: Box<dyn Session>,
+    note: &MarkerNote,
+) -> Decision {
     let site = match core.site(&store) {
         Ok(site) => site,
         Err(problem) => return Decision::Refused(problem),

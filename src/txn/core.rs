@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::deadlock::Detector;
+use super::interactive::Conversations;
 use super::leases::Leases;
 use super::recovery::Report;
 use super::registry::{Registry, Retention};
@@ -53,6 +54,10 @@ pub(super) struct Core {
     /// Ends the monitors, the janitor and whatever waits for a store that does not come back.
     pub(super) stop: CancellationToken,
     pub(super) draining: AtomicBool,
+    /// The door is shut: no call can reach an open transaction any more.
+    pub(super) leaving: CancellationToken,
+    /// Transactions that grow call by call, and those that wait for their verdict.
+    pub(super) conversations: Conversations,
     /// The log lost acknowledged records, as a store witnesses: nothing may be served.
     pub(super) lost_log: Mutex<Option<String>>,
     /// Committed runs whose key only the log remembers, with the place of their record.

@@ -4,6 +4,7 @@ mod kept;
 mod telling;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -13,14 +14,16 @@ use tokio::time::Instant;
 
 use crate::clock;
 use crate::journal::feed::{About, Feed};
+use crate::journal::record::Began;
 use crate::lock::{Deadlock, Standing};
 use crate::model::commit::{Decider, KeyNote};
 use crate::model::ids::{Attempt, Lsn, Run, StoreName, TxnId};
 use crate::model::powers::Role;
 use crate::model::problem::Problem;
+use crate::model::request::OnExpiry;
 use crate::model::state::{Event, TxnState};
 use crate::model::trace::TraceId;
-use crate::model::view::{ParticipantView, PlanView, Step, View};
+use crate::model::view::{ParticipantView, PlanView, PreparedView, Step, View};
 use crate::plan::Plan;
 
 pub(super) use self::kept::{from_ended, from_marker};
@@ -43,6 +46,8 @@ pub(super) struct Entry {
     began: Instant,
     /// What the log had durable when it began: markers of its runs carry this, so none older may be swept.
     pub(super) durable: Lsn,
+    /// The oldest place in the log that its recovery would need.
+    pin: AtomicU64,
     live: Mutex<Live>,
     changed: watch::Sender<TxnState>,
     /// True once it is written down, its locks are gone and the registry has it among the ended.
@@ -64,11 +69,23 @@ struct Live {
     cause: Option<Problem>,
     ended_us: Option<i64>,
     took_ms: Option<f64>,
+    /// Of an interactive one: microseconds since 1970.
+    lease_expires_us: Option<i64>,
+    /// Of one that waits for its verdict.
+    promise: Option<Promise>,
     /// Operations done in this run.
     work: u32,
     recall: Recall,
     /// Whether a record has told the end of this run.
     end_told: bool,
+}
+
+/// How long a prepared transaction waits, and what then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Promise {
+    /// Microseconds since 1970.
+    pub(super) expires_us: i64,
+    pub(super) on_expiry: OnExpiry,
 }
 
 /// Whether a run can still give way in a deadlock.
@@ -125,6 +142,8 @@ impl Entry {
             cause: None,
             ended_us: None,
             took_ms: None,
+            lease_expires_us: None,
+            promise: None,
             work: 0,
             recall: Recall::Possible,
             end_told: false,
@@ -133,8 +152,18 @@ impl Entry {
         let feed = OnceLock::new();
         let (changed, _) = watch::channel(TxnState::Active);
         let (settled, _) = watch::channel(false);
-        let (began, live) = (Instant::now(), Mutex::new(live));
-        Self { id, name, key, about, feed, priority: 0, began_us, began, durable, live, changed, settled }
+        let (began, live, pin) = (Instant::now(), Mutex::new(live), AtomicU64::new(durable.as_u64()));
+        Self { id, name, key, about, feed, priority: 0, began_us, began, durable, pin, live, changed, settled }
+    }
+
+    /// The oldest place in the log that its recovery would need.
+    pub(super) fn pin(&self) -> Lsn {
+        Lsn::from_u64(self.pin.load(Ordering::Acquire))
+    }
+
+    /// Everything that its recovery needs stands at `place` (again).
+    pub(super) fn pinned_at(&self, place: Lsn) {
+        self.pin.store(place.as_u64(), Ordering::Release);
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -241,6 +270,41 @@ impl Entry {
     /// The trace of the request that asked for it.
     pub(super) fn trace(&self) -> Option<TraceId> {
         self.about.trace
+    }
+
+    /// What the log is told when an interactive one is opened.
+    pub(super) fn began_record(&self, principal: &str) -> Began {
+        Began {
+            run: self.run(),
+            name: self.name.clone(),
+            key: self.key.clone(),
+            began_us: self.began_us,
+            durable: self.durable,
+            principal: principal.to_owned(),
+            trace: self.trace(),
+        }
+    }
+
+    /// Nobody having called until then, it is aborted.
+    pub(super) fn leased_until(&self, lease_expires_us: i64) {
+        self.live().lease_expires_us = Some(lease_expires_us);
+    }
+
+    /// It waits for its verdict.
+    pub(super) fn promised(&self, promise: Promise) {
+        let mut live = self.live();
+        live.promise = Some(promise);
+        live.recall = Recall::TooLate;
+        drop(live);
+        self.take(Event::Promised);
+    }
+
+    /// What the deciding store's operations brought when they were run again.
+    pub(super) fn worked_again(&self, again: Results) {
+        let mut live = self.live();
+        let mut results = live.results.as_deref().cloned().unwrap_or_default();
+        results.extend(again);
+        live.results = Some(Arc::new(results));
     }
 
     pub(super) fn planned(&self, run: Run, plan: &Plan) {
@@ -360,7 +424,6 @@ impl Entry {
     pub(super) fn view(&self) -> View {
         let state = self.state();
         let live = self.live();
-        let read_only = live.plan.as_ref().is_some_and(|plan| plan.decider.is_none());
         let part = |(store, role): &(StoreName, Role)| ParticipantView {
             store: store.to_string(),
             role: role_word(*role),
@@ -372,7 +435,7 @@ impl Entry {
             name: self.name.clone(),
             trace_id: self.trace().map(|trace| trace.to_string()),
             state,
-            guarantee: live.plan.as_ref().map(|_| if read_only { "read_only" } else { "atomic" }),
+            guarantee: live.plan.as_ref().map(|plan| guarantee(plan, state)),
             plan: live.plan.clone(),
             results: live
                 .results
@@ -385,6 +448,8 @@ impl Entry {
             took_ms: live.took_ms,
             started_at: clock::rfc3339(self.began_us),
             ended_at: live.ended_us.map(clock::rfc3339),
+            lease_expires_at: live.lease_expires_us.map(clock::rfc3339).filter(|_| state == TxnState::Active),
+            prepared: live.promise.filter(|_| state == TxnState::Prepared).map(Promise::view),
             participants: live.parts.iter().map(part).collect(),
             timeline: live.timeline.clone(),
             cause: live.cause.as_ref().map(cause_view),
@@ -406,6 +471,25 @@ impl Live {
     }
 }
 
+impl Promise {
+    fn view(self) -> PreparedView {
+        PreparedView {
+            expires_at: clock::rfc3339(self.expires_us),
+            on_expiry: self.on_expiry.as_str(),
+            expired: self.expires_us <= clock::now_us(),
+        }
+    }
+}
+
+fn guarantee(plan: &PlanView, state: TxnState) -> &'static str {
+    match (plan.decider.as_deref(), state) {
+        (None, _) => "read_only",
+        (Some("wal"), TxnState::Prepared) => "prepared",
+        (Some(_), TxnState::Prepared) => "prepared_unless_refused",
+        (Some(_), _) => "atomic",
+    }
+}
+
 /// Lets the results of redo writes say whether they are applied: the stores cannot, who answered before the decision.
 fn say_applied(mut results: Results, applied: impl Fn(&str) -> bool) -> Results {
     for (operation, result) in &mut results {
@@ -416,7 +500,7 @@ fn say_applied(mut results: Results, applied: impl Fn(&str) -> bool) -> Results 
     results
 }
 
-fn cause_view(problem: &Problem) -> Value {
+pub(super) fn cause_view(problem: &Problem) -> Value {
     let mut cause = serde_json::json!({"code": problem.code.as_str(), "detail": problem.detail});
     for (member, value) in [
         ("operation", problem.operation.clone()),
@@ -440,6 +524,7 @@ fn role_word(role: Role) -> &'static str {
         Role::Decider => "decider",
         Role::Preparer => "preparer",
         Role::Redoer => "redoer",
+        Role::Undecided => "undecided",
     }
 }
 
@@ -454,7 +539,7 @@ fn plan_view(plan: &Plan) -> PlanView {
     }
 }
 
-fn weight(value: &Value) -> usize {
+pub(super) fn weight(value: &Value) -> usize {
     16 + match value {
         Value::String(text) => text.len(),
         Value::Array(items) => items.iter().map(weight).sum(),

@@ -4,12 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
+
 use super::core::Core;
 use super::retry::Backoff;
 use crate::journal::slip::Decided;
 use crate::metrics::StoreCall;
-use crate::model::commit::Marker;
+use crate::model::commit::{Marker, Verdict};
 use crate::model::ids::{Run, StoreName};
+use crate::model::state::Outcome;
 use crate::store::{Fenced, Setback};
 
 /// Fences `run` in the store that decides, however long that store stays away, and brings the verdict to the log.
@@ -17,6 +20,38 @@ use crate::store::{Fenced, Setback};
 ///
 /// Cancellation is harmless: a fence is repeated without harm.
 pub(super) async fn resolve(core: &Arc<Core>, run: Run, store: &StoreName) -> Option<(Decided, Option<Marker>)> {
+    let (verdict, marker) = fence(core, run, store).await?;
+    Some((learn(core, &verdict)?, marker))
+}
+
+/// Fences a `run` of the past in every store that can mark, since nobody knows which one it would have let decide. Where
+/// it committed in one of them, it committed, and that one is answered too; else nobody can commit it any more.
+///
+/// As [`resolve`].
+pub(super) async fn resolve_everywhere(
+    core: &Arc<Core>,
+    run: Run,
+) -> Option<(Decided, Option<Marker>, Option<StoreName>)> {
+    let marking = core.sites.values().filter(|site| site.store.marks().is_some());
+    let fencing = marking.map(|site| async move {
+        let found = fence(core, run, site.name()).await;
+        // A store that is down holds up only itself.
+        site.fenced();
+        found
+    });
+    let found: Vec<_> = join_all(fencing).await.into_iter().collect::<Option<_>>()?;
+    match found.into_iter().find(|(verdict, _)| verdict.outcome == Outcome::Committed) {
+        Some((verdict, marker)) => Some((learn(core, &verdict)?, marker, Some(verdict.store))),
+        None => Some((core.journal.abandon(run).ok()?, None, None)),
+    }
+}
+
+fn learn(core: &Core, verdict: &Verdict) -> Option<Decided> {
+    let decided = core.journal.witness(verdict);
+    decided.inspect_err(|why| tracing::error!(run = %verdict.run, %why, "the verdict cannot be logged")).ok()
+}
+
+async fn fence(core: &Arc<Core>, run: Run, store: &StoreName) -> Option<(Verdict, Option<Marker>)> {
     let site = core.site(store).ok()?;
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
     loop {
@@ -44,10 +79,6 @@ pub(super) async fn resolve(core: &Arc<Core>, run: Run, store: &StoreName) -> Op
             }
         };
         tracing::info!(%run, %store, outcome = verdict.outcome.as_str(), "no longer in doubt");
-        let decided = core.journal.witness(&verdict);
-        return decided
-            .inspect_err(|why| tracing::error!(%run, %why, "the verdict cannot be logged"))
-            .ok()
-            .map(|slip| (slip, marker));
+        return Some((verdict, marker));
     }
 }

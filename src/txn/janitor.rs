@@ -66,7 +66,7 @@ async fn checkpoint(core: &Core) {
     if stats.segments < 2 {
         return;
     }
-    let needed = core.registry.oldest_durable(|| core.journal.next_lsn());
+    let needed = core.registry.oldest_pin(|| core.journal.next_lsn());
     let expired = crate::clock::now_us() - i64::try_from(core.settings.key_ttl.as_micros()).unwrap_or(i64::MAX);
     let copy: Vec<Ended> = {
         let mut keyed = core.keyed.lock().unwrap_or_else(PoisonError::into_inner);

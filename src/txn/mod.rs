@@ -17,7 +17,9 @@ mod deadlock;
 mod entry;
 mod events;
 mod finish;
+mod held;
 mod in_doubt;
+mod interactive;
 mod janitor;
 mod leases;
 mod lock_view;
@@ -44,6 +46,7 @@ use tracing::Instrument;
 pub use self::core::Settings;
 pub use self::deadlock::{DeadlockView, NodeView, WaitForView};
 pub use self::events::FollowWish;
+pub use self::interactive::Opened;
 pub use self::leases::{LeaseActor, LeaseView, LeaseWish};
 pub use self::lock_view::{KeyView, PartyView};
 pub use self::registry::Retention;
@@ -52,6 +55,7 @@ use self::atomic::End;
 use self::core::Core;
 use self::deadlock::Detector;
 use self::entry::Entry;
+use self::interactive::Conversations;
 use self::leases::Leases;
 use self::recovery::Report;
 use self::registry::{Keyed, Registry};
@@ -166,6 +170,8 @@ impl Coordinator {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             draining: AtomicBool::new(false),
+            leaving: CancellationToken::new(),
+            conversations: Conversations::default(),
             lost_log: Mutex::default(),
             keyed: Mutex::new(BTreeMap::new()),
             report: Mutex::new(report),
@@ -294,6 +300,7 @@ impl Coordinator {
     pub async fn drain(&self, limit: Duration) {
         let core = &self.core;
         core.draining.store(true, Ordering::Release);
+        core.leaving.cancel();
         core.tasks.close();
         if tokio::time::timeout(limit, core.tasks.wait()).await.is_err() {
             tracing::warn!(
@@ -324,29 +331,31 @@ async fn drive(core: Arc<Core>, entry: Arc<Entry>, request: TxnRequest, deadline
         let end = atomic::run(&core, &entry, &request, run, deadline).await;
         core.locks.release_all(entry.id);
         let end = deadlock::settle(&core, &entry, end);
-        match end {
-            End::Stuck => return,
-            End::Committed => {
-                entry.take(Event::DecidedCommit);
-                entry.take(Event::Finished);
-                break;
-            }
-            End::Aborted(problem) => {
-                if let Some((pause, why)) = rerun(&request, run, &problem, deadline) {
-                    tokio::time::sleep(pause).await;
-                    entry.rerun(&problem, run.attempt.next());
-                    reason = why;
-                    continue;
-                }
-                entry.refused_for(problem);
-                entry.take(Event::DecidedAbort);
-                entry.take(Event::Finished);
-                break;
-            }
+        if let End::Aborted(problem) = &end
+            && let Some((pause, why)) = rerun(&request, run, problem, deadline)
+        {
+            tokio::time::sleep(pause).await;
+            entry.rerun(problem, run.attempt.next());
+            reason = why;
+            continue;
+        }
+        return close(&core, &entry, end);
+    }
+}
+
+/// It has ended, or nobody can say so before the log is opened again.
+fn close(core: &Core, entry: &Arc<Entry>, end: End) {
+    match end {
+        End::Stuck => return,
+        End::Committed => entry.take(Event::DecidedCommit),
+        End::Aborted(problem) => {
+            entry.refused_for(problem);
+            entry.take(Event::DecidedAbort);
         }
     }
+    entry.take(Event::Finished);
     entry.closed(clock::now_us());
-    core.registry.end(&entry);
+    core.registry.end(entry);
     entry.settle();
     let outcome = if entry.state() == TxnState::Committed { Outcome::Committed } else { Outcome::Aborted };
     core.metrics.transaction_ended(Pattern::Atomic, outcome, entry.began().elapsed());

@@ -16,12 +16,15 @@ use tracing::Instrument;
 
 use super::core::Core;
 use super::entry::{Entry, from_ended};
-use super::{finish, in_doubt};
+use super::site::Site;
+use super::{finish, held, in_doubt};
+use crate::journal::record::Began;
 use crate::journal::replay::{History, Replayed};
 use crate::journal::slip::Decided;
 use crate::metrics::RecoveryOutcome;
 use crate::model::commit::{Decider, Gid, Marker};
-use crate::model::ids::StoreName;
+use crate::model::ids::{Lsn, StoreName};
+use crate::model::problem::{Code, Problem};
 use crate::model::state::{Event, Outcome};
 
 /// What is to be done with one open run.
@@ -33,6 +36,21 @@ pub enum Bucket {
     NeverDecided(History),
     /// A store decides: fence it there.
     Fence(History, StoreName),
+    /// It is prepared: its verdict is awaited, or its expiry.
+    Hold(History),
+    /// It was open, and its client was still at it: fence it everywhere.
+    Interrupted(History),
+}
+
+impl Bucket {
+    /// What the log holds of it.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        match self {
+            Self::Obey(history) | Self::NeverDecided(history) | Self::Fence(history, _) => history,
+            Self::Hold(history) | Self::Interrupted(history) => history,
+        }
+    }
 }
 
 /// Every open run in exactly one bucket, in Lsn order.
@@ -45,16 +63,23 @@ pub struct RecoveryPlan {
 impl RecoveryPlan {
     /// Sorts; decides nothing that the log does not say.
     #[must_use]
-    pub fn new(open: Vec<History>) -> Self {
+    pub fn new(open: Vec<History>, interrupted: &[(Lsn, Began)]) -> Self {
         let sort = |history: History| match (history.verdict, &history.intent.decider) {
             (Some(_), _) => Bucket::Obey(history),
+            (None, _) if history.prepared.is_some() => Bucket::Hold(history),
             (None, Decider::Wal) => Bucket::NeverDecided(history),
             (None, Decider::Store(store)) => {
                 let store = store.clone();
                 Bucket::Fence(history, store)
             }
         };
-        Self { buckets: open.into_iter().map(sort).collect() }
+        let interrupted = interrupted.iter().map(|(first, began)| {
+            let (verdict, answer, prepared) = (None, None, None);
+            Bucket::Interrupted(History { first: *first, intent: began.intent(), verdict, answer, prepared })
+        });
+        let mut buckets: Vec<Bucket> = open.into_iter().map(sort).chain(interrupted).collect();
+        buckets.sort_by_key(|bucket| bucket.history().first);
+        Self { buckets }
     }
 }
 
@@ -71,7 +96,9 @@ pub struct Report {
     pub ready_seconds: f64,
     /// Open transactions found.
     pub found: usize,
-    /// Of those, not ended yet.
+    /// Prepared ones found: they wait on for their verdict.
+    pub held: usize,
+    /// Of the open ones, not ended yet.
     pub remaining: usize,
     /// Ended as committed since.
     pub committed: usize,
@@ -92,22 +119,28 @@ pub(super) fn take_over(core: &Arc<Core>, replayed: Replayed) -> RecoveryPlan {
     for history in &replayed.open {
         core.locks.retake(history.intent.run.txn, history.intent.claims.clone());
     }
-    let plan = RecoveryPlan::new(replayed.open);
-    core.report.lock().unwrap_or_else(PoisonError::into_inner).found += plan.buckets.len();
-    core.report.lock().unwrap_or_else(PoisonError::into_inner).remaining += plan.buckets.len();
+    let plan = RecoveryPlan::new(replayed.open, &replayed.interrupted);
+    let held = plan.buckets.iter().filter(|bucket| matches!(bucket, Bucket::Hold(_))).count();
+    let mut report = core.report.lock().unwrap_or_else(PoisonError::into_inner);
+    report.found += plan.buckets.len() - held;
+    report.remaining = report.found;
+    report.held = held;
+    drop(report);
     plan
 }
 
 /// Starts a task for every bucket.
 pub(super) fn resume_all(core: &Arc<Core>, plan: RecoveryPlan, since: Instant) {
-    if plan.buckets.is_empty() {
+    if core.report.lock().unwrap_or_else(PoisonError::into_inner).remaining == 0 {
         core.report.lock().unwrap_or_else(PoisonError::into_inner).done_seconds = Some(since.elapsed().as_secs_f64());
     }
     for bucket in plan.buckets {
+        if let Bucket::Hold(History { first, prepared: Some(prepared), .. }) = bucket {
+            held::take_up(core, *prepared, first);
+            continue;
+        }
         let entry = adopt(core, &bucket);
-        if let Bucket::Fence(_, store) = &bucket
-            && let Ok(site) = core.site(store)
-        {
+        for site in to_fence(core, &bucket) {
             site.will_fence();
         }
         let span = entry.span();
@@ -115,9 +148,17 @@ pub(super) fn resume_all(core: &Arc<Core>, plan: RecoveryPlan, since: Instant) {
     }
 }
 
+/// The stores that must hear of it before they take new work.
+fn to_fence<'a>(core: &'a Core, bucket: &'a Bucket) -> Vec<&'a Arc<Site>> {
+    match bucket {
+        Bucket::Obey(_) | Bucket::NeverDecided(_) | Bucket::Hold(_) => Vec::new(),
+        Bucket::Fence(_, store) => core.site(store).into_iter().collect(),
+        Bucket::Interrupted(_) => core.sites.values().filter(|site| site.store.marks().is_some()).collect(),
+    }
+}
+
 fn adopt(core: &Arc<Core>, bucket: &Bucket) -> Arc<Entry> {
-    let (Bucket::Obey(history) | Bucket::NeverDecided(history) | Bucket::Fence(history, _)) = bucket;
-    let intent = &history.intent;
+    let intent = &bucket.history().intent;
     let run = intent.run;
     let (name, key) = (intent.name.clone(), intent.key.clone());
     let entry = Entry::from_past(run.txn, name, key, intent.trace, intent.durable, intent.began_us);
@@ -136,7 +177,10 @@ fn adopt(core: &Arc<Core>, bucket: &Bucket) -> Arc<Entry> {
 
 /// Ends one run of the past.
 async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, since: Instant) {
-    let Some((decided, history, marker)) = verdict(&core, bucket).await else { return };
+    let Some((decided, history, marker)) = verdict(&core, &bucket).await else { return };
+    if matches!(bucket, Bucket::Interrupted(_)) && decided.outcome() == Outcome::Aborted {
+        entry.refused_for(Problem::new(Code::Overloaded, "the sidecar stopped while it was open"));
+    }
     if let Some(lost) = marker.and_then(|marker| lost_parts(&history, &marker)) {
         needs_operator(&entry, &lost);
         return;
@@ -163,21 +207,26 @@ async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, since: Insta
     note(&core, decided.outcome(), since);
 }
 
-async fn verdict(core: &Arc<Core>, bucket: Bucket) -> Option<(Decided, History, Option<Marker>)> {
-    match bucket {
-        Bucket::Obey(history) => core.journal.recall(&history).map(|decided| (decided, history, None)),
-        Bucket::NeverDecided(history) => {
-            let decided = core.journal.abandon(history.intent.run);
-            decided.ok().map(|decided| (decided, history, None))
-        }
-        Bucket::Fence(history, store) => {
-            let found = in_doubt::resolve(core, history.intent.run, &store).await;
-            if let Ok(site) = core.site(&store) {
+async fn verdict(core: &Arc<Core>, bucket: &Bucket) -> Option<(Decided, History, Option<Marker>)> {
+    let mut history = bucket.history().clone();
+    let (decided, marker) = match bucket {
+        Bucket::Obey(_) => (core.journal.recall(&history)?, None),
+        Bucket::Hold(_) => return None,
+        Bucket::NeverDecided(_) => (core.journal.abandon(history.intent.run).ok()?, None),
+        Bucket::Fence(_, store) => {
+            let found = in_doubt::resolve(core, history.intent.run, store).await;
+            if let Ok(site) = core.site(store) {
                 site.fenced();
             }
-            found.map(|(decided, marker)| (decided, history, marker))
+            found?
         }
-    }
+        Bucket::Interrupted(_) => {
+            let (decided, marker, store) = in_doubt::resolve_everywhere(core, history.intent.run).await?;
+            history.intent.decider = store.map_or(Decider::Wal, Decider::Store);
+            (decided, marker)
+        }
+    };
+    Some((decided, history, marker))
 }
 
 /// A redo write that the dead process sent may still land: its points stay locked until none can.
@@ -210,7 +259,7 @@ fn needs_operator(entry: &Entry, lost: &str) {
     let detail = format!("it committed, and the log holds nothing of what it owes to {lost}");
     tracing::error!(transaction = %entry.id, detail, "an operator is needed");
     entry.owes(lost.split(", ").map(StoreName::from));
-    entry.refused_for(crate::model::problem::Problem::new(crate::model::problem::Code::JournalUnavailable, detail));
+    entry.refused_for(Problem::new(Code::JournalUnavailable, detail));
     entry.take(Event::DecidedCommit);
     entry.take(Event::Refused);
     entry.step("refused", Some(format!("the log holds nothing of what it owes to {lost}")));
@@ -253,7 +302,7 @@ pub(super) fn adopt_orphan(core: &Arc<Core>, store: &StoreName, gid: Gid) {
         durable: gid.durable,
         trace: None,
     };
-    let history = History { first: core.journal.next_lsn(), intent, verdict: None, answer: None };
+    let history = History { first: core.journal.next_lsn(), intent, verdict: None, answer: None, prepared: None };
     {
         let mut report = core.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.orphans += 1;
@@ -261,7 +310,7 @@ pub(super) fn adopt_orphan(core: &Arc<Core>, store: &StoreName, gid: Gid) {
         report.remaining += 1;
         report.done_seconds = None;
     }
-    resume_all(core, RecoveryPlan::new(vec![history]), Instant::now());
+    resume_all(core, RecoveryPlan::new(vec![history], &[]), Instant::now());
 }
 
 #[cfg(test)]

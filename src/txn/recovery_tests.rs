@@ -1,9 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::journal::prepared::Prepared;
 use crate::journal::record::Intent;
 use crate::model::commit::RedoWrite;
-use crate::model::ids::{Attempt, LogId, Lsn, Run, TxnId};
+use crate::model::ids::{Attempt, LogId, Run, TxnId};
+use crate::model::request::OnExpiry;
 
 fn history(first: u64, decider: &str, verdict: Option<Outcome>) -> History {
     let intent = Intent {
@@ -19,21 +21,32 @@ fn history(first: u64, decider: &str, verdict: Option<Outcome>) -> History {
         durable: Lsn::ZERO,
         trace: None,
     };
-    History { first: Lsn::from_u64(first), intent, verdict, answer: None }
+    History { first: Lsn::from_u64(first), intent, verdict, answer: None, prepared: None }
 }
 
 #[test]
 fn each_history_has_one_bucket() {
-    let plan = RecoveryPlan::new(vec![
+    let open = vec![
         history(1, "graph", None),
         history(2, "wal", None),
-        history(3, "wal", Some(Outcome::Committed)),
-        history(4, "graph", Some(Outcome::Aborted)),
-    ]);
+        history(4, "wal", Some(Outcome::Committed)),
+        history(5, "graph", Some(Outcome::Aborted)),
+    ];
+    let began = Began {
+        run: Run { txn: TxnId::fresh(), attempt: Attempt::FIRST },
+        name: None,
+        key: None,
+        began_us: 0,
+        durable: Lsn::ZERO,
+        principal: "anonymous".to_owned(),
+        trace: None,
+    };
+    let plan = RecoveryPlan::new(open, &[(Lsn::from_u64(3), began)]);
     assert!(matches!(&plan.buckets[0], Bucket::Fence(_, store) if store.as_str() == "graph"));
     assert!(matches!(&plan.buckets[1], Bucket::NeverDecided(_)));
-    assert!(matches!(&plan.buckets[2], Bucket::Obey(_)));
+    assert!(matches!(&plan.buckets[2], Bucket::Interrupted(_)), "in Lsn order");
     assert!(matches!(&plan.buckets[3], Bucket::Obey(_)));
+    assert!(matches!(&plan.buckets[4], Bucket::Obey(_)));
 }
 
 #[test]
@@ -59,6 +72,25 @@ fn what_the_marker_owes_and_the_log_does_not_know_is_named() {
     assert_eq!(lost_parts(&known, &owes), None);
 }
 
+/// A verdict, or a store that was asked for one, ends the waiting.
+#[test]
+fn a_prepared_one_waits_until_it_is_ruled() {
+    let of = |verdict| {
+        let mut held = history(1, "wal", verdict);
+        held.prepared = Some(Box::new(Prepared {
+            intent: held.intent.clone(),
+            principal: "anonymous".to_owned(),
+            expires_us: 0,
+            on_expiry: OnExpiry::Rollback,
+            terms: serde_json::from_str(r#"{"timeout_ms": 1, "wait_decided": false}"#).unwrap(),
+            answer: None,
+        }));
+        RecoveryPlan::new(vec![held], &[]).buckets.remove(0)
+    };
+    assert!(matches!(of(None), Bucket::Hold(_)), "expired or not: the clock decides nothing here");
+    assert!(matches!(of(Some(Outcome::Aborted)), Bucket::Obey(_)));
+}
+
 proptest! {
     /// A verdict in the log is never asked for again, and nothing is guessed without one.
     #[test]
@@ -67,7 +99,7 @@ proptest! {
         let open: Vec<_> = kinds.iter().enumerate()
             .map(|(at, (by_store, verdict))| history(at as u64, if *by_store { "graph" } else { "wal" }, verdict.map(outcome)))
             .collect();
-        let plan = RecoveryPlan::new(open.clone());
+        let plan = RecoveryPlan::new(open.clone(), &[]);
         prop_assert_eq!(plan.buckets.len(), open.len());
         for (bucket, history) in plan.buckets.iter().zip(&open) {
             match bucket {
@@ -77,6 +109,7 @@ proptest! {
                     prop_assert!(same.verdict.is_none());
                     prop_assert_eq!(&same.intent.decider, &Decider::Store(store.clone()));
                 }
+                Bucket::Hold(_) | Bucket::Interrupted(_) => prop_assert!(false, "nothing was prepared or only begun"),
             }
         }
     }

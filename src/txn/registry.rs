@@ -160,6 +160,14 @@ impl Registry {
         oldest.unwrap_or_else(otherwise)
     }
 
+    /// The oldest place in the log that recovering what is open would need; `otherwise` (asked inside the lock) when
+    /// nothing is.
+    pub(super) fn oldest_pin(&self, otherwise: impl FnOnce() -> Lsn) -> Lsn {
+        let tables = self.tables();
+        let oldest = tables.open.values().map(|entry| entry.pin()).min();
+        oldest.unwrap_or_else(otherwise)
+    }
+
     /// Newest first, from before `cursor`.
     pub(super) fn page(
         &self,

@@ -16,7 +16,7 @@ use crate::metrics::StoreCall;
 use crate::model::ids::StoreName;
 use crate::model::powers::Role;
 use crate::model::problem::{Code, Problem};
-use crate::model::request::{BoundOp, Operation, TxnRequest};
+use crate::model::request::{BoundOp, DeclaredLock, Operation};
 use crate::plan::Plan;
 use crate::store::{Session, TxnContext};
 
@@ -34,14 +34,17 @@ pub(super) struct Part {
 const REST: Duration = Duration::from_millis(100);
 
 /// Opens a session in every store of the plan. Connections are taken in parallel: one slow store does not add to another.
+///
+/// # Errors
+/// `store_unavailable`, `timeout`: nothing was begun anywhere.
 pub(super) async fn open(
     core: &Arc<Core>,
-    request: &TxnRequest,
-    plan: &Plan,
+    operations: &[Operation],
+    role: impl Fn(&StoreName) -> Role,
     context: &TxnContext,
 ) -> Result<Vec<Part>, Problem> {
     let mut queues: Vec<(StoreName, VecDeque<Arc<Operation>>)> = Vec::new();
-    for operation in &request.operations {
+    for operation in operations {
         let operation = Arc::new(operation.clone());
         match queues.iter_mut().find(|(store, _)| *store == operation.store) {
             Some((_, queue)) => queue.push_back(operation),
@@ -50,10 +53,9 @@ pub(super) async fn open(
     }
     let mut opening = Vec::new();
     for (store, queue) in queues {
-        let site = core.site(&store)?;
+        let (site, role) = (core.site(&store)?, role(&store));
         opening.push(async move {
             site.admit(context.deadline).await?;
-            let role = plan.role(&store);
             let session = site.call(StoreCall::Open, site.store.open(context, role)).await?;
             Ok(Part { store, role, queue, session: Some(session), begun: false })
         });
@@ -61,16 +63,48 @@ pub(super) async fn open(
     futures::future::try_join_all(opening).await
 }
 
+/// Lets more operations into a transaction that is at work: sessions for the stores that it has not met yet, as nobody
+/// knows yet what they will be.
+///
+/// # Errors
+/// As [`open`].
+pub(super) async fn join(
+    core: &Arc<Core>,
+    operations: &[Operation],
+    parts: &mut Vec<Part>,
+    context: &TxnContext,
+) -> Result<(), Problem> {
+    let is_new = |operation: &&Operation| !parts.iter().any(|part| part.store == operation.store);
+    let (new, more): (Vec<&Operation>, Vec<&Operation>) = operations.iter().partition(is_new);
+    let new: Vec<Operation> = new.into_iter().cloned().collect();
+    let redoes = |store: &StoreName| core.site(store).is_ok_and(|site| site.store.redoes().is_some());
+    let role = |store: &StoreName| if redoes(store) { Role::Redoer } else { Role::Undecided };
+    let opened = open(core, &new, role, context).await?;
+    for part in parts.iter_mut() {
+        let session = part.session.as_mut();
+        session.into_iter().for_each(|session| session.renew(context.deadline));
+        let mine = more.iter().filter(|operation| operation.store == part.store);
+        part.queue.extend(mine.map(|operation| Arc::new((*operation).clone())));
+    }
+    parts.extend(opened);
+    Ok(())
+}
+
 /// The locks that can be known before any work: declared keys, and points whose ids are in the request.
-pub(super) async fn known_claims(core: &Core, request: &TxnRequest, parts: &mut [Part]) -> Result<Vec<Claim>, Problem> {
-    let declared = request.locks.iter().map(|lock| Claim {
+pub(super) async fn known_claims(
+    core: &Core,
+    locks: &[DeclaredLock],
+    results: &Results,
+    parts: &mut [Part],
+) -> Result<Vec<Claim>, Problem> {
+    let declared = locks.iter().map(|lock| Claim {
         key: LockKey::Free(lock.key.clone()),
         mode: if lock.exclusive { Mode::Exclusive } else { Mode::Shared },
     });
     let mut claims: Vec<Claim> = declared.collect();
     for part in parts.iter_mut().filter(|part| part.role == Role::Redoer) {
         let known = part.queue.iter().filter(|operation| needs(operation).is_empty());
-        let known: Vec<BoundOp> = known.map(|operation| bind(operation, &Results::new())).collect::<Result<_, _>>()?;
+        let known: Vec<BoundOp> = known.map(|operation| bind(operation, results)).collect::<Result<_, _>>()?;
         if let Some(session) = &mut part.session {
             let site = core.site(&part.store)?;
             claims.extend(site.call(StoreCall::Footprint, session.footprint(&known)).await?);
@@ -80,9 +114,12 @@ pub(super) async fn known_claims(core: &Core, request: &TxnRequest, parts: &mut 
 }
 
 /// The operations that take effect only after the decision, with their stores.
-pub(super) fn redone(request: &TxnRequest, plan: &Plan) -> BTreeMap<String, StoreName> {
+pub(super) fn redone<'a>(
+    operations: impl IntoIterator<Item = &'a Operation>,
+    plan: &Plan,
+) -> BTreeMap<String, StoreName> {
     let after = |operation: &&Operation| !operation.reads && plan.role(&operation.store) == Role::Redoer;
-    request.operations.iter().filter(after).map(|operation| (operation.id.clone(), operation.store.clone())).collect()
+    operations.into_iter().filter(after).map(|operation| (operation.id.clone(), operation.store.clone())).collect()
 }
 
 /// A batch's session on its way back, with what came of it.
@@ -98,7 +135,7 @@ struct Fruit {
     locked: Vec<Claim>,
 }
 
-/// Runs every operation. Sessions that were at work when something else refused may be gone afterwards: dropped, so that
+/// Runs every operation that is queued; `results` are those of earlier calls, and come back with the new ones. Sessions that were at work when something else refused may be gone afterwards: dropped, so that
 /// their servers roll back.
 ///
 /// # Errors
@@ -109,8 +146,8 @@ pub(super) async fn run(
     context: &TxnContext,
     parts: &mut [Part],
     claims: &mut Vec<Claim>,
+    mut results: Results,
 ) -> Result<Results, Problem> {
-    let mut results = Results::new();
     let mut running: FuturesUnordered<BoxFuture<'static, Back>> = FuturesUnordered::new();
     let mut refusal: Option<Problem> = None;
     loop {
@@ -262,7 +299,10 @@ fn needs(operation: &Operation) -> BTreeSet<&str> {
     operation.action.template().needs()
 }
 
-fn bind(operation: &Arc<Operation>, results: &BTreeMap<String, serde_json::Value>) -> Result<BoundOp, Problem> {
+pub(super) fn bind(
+    operation: &Arc<Operation>,
+    results: &BTreeMap<String, serde_json::Value>,
+) -> Result<BoundOp, Problem> {
     let bound = operation.action.template().bind(|id| results.get(id));
     let values = bound.map_err(|problem| problem.in_operation(&operation.id))?;
     Ok(BoundOp { op: operation.clone(), values })

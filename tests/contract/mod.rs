@@ -4,6 +4,7 @@
 // Every store's binary uses the checks that its powers call for; all of it is test code.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod late;
 pub mod promises;
 pub mod proxy;
 pub mod records;

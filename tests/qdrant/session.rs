@@ -68,6 +68,8 @@ async fn look_ups_by_id_see_own_writes_and_searches_say_that_they_do_not() {
         bed.op("6", "retrieve", json!({"ids": [1], "with_payload": {"exclude": ["a.c"]}})),
         bed.op("7", "scroll", json!({})),
         bed.op("8", "count", json!({})),
+        bed.op("10", "count", json!({"filter": {"must": [{"has_id": [1, 2, 3, 4]}]}})),
+        bed.op("11", "scroll", json!({"filter": {"must": [{"has_id": [3, 2, 1]}]}, "limit": 1, "with_payload": false})),
     ];
     session.footprint(&ops).await.expect("claims");
     let results = session.work(&ops).await.expect("results");
@@ -83,6 +85,8 @@ async fn look_ups_by_id_see_own_writes_and_searches_say_that_they_do_not() {
     assert_eq!(results[6]["points"], json!([{"id": 1, "payload": {"a": {"b": 9}}}]));
     assert_eq!(results[7]["sees_own_writes"], json!(false));
     assert_eq!(results[8], json!({"count": 2, "sees_own_writes": false}));
+    assert_eq!(results[9], json!({"count": 2}), "a list of ids is a look-up: 1 is there, 2 is gone, 3 is new");
+    assert_eq!(results[10], json!({"points": [{"id": 1}], "next_page_offset": 3}));
     let late = session.work(&[bed.op("9", "delete", json!({"filter": {}}))]).await.expect_err("it could not see them");
     assert_eq!(
         (late.code, late.pointer.as_deref()),

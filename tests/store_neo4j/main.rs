@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Mutex, MutexGuard};
 use xtask::stack::{Stack, Store as Kind, Wanted};
 
-use contract::{Subject, waits};
+use contract::{Subject, late, waits};
 
 /// One at a time: ending old sessions looks at all of a user's transactions.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -96,6 +96,9 @@ macro_rules! contract {
 
 contract! {
     contract::commit_leaves_marker_and_effect;
+    late::a_late_decider_leaves_its_marker;
+    late::a_fence_refuses_a_late_decider;
+    late::a_late_reader_leaves_nothing;
     contract::an_empty_decider_leaves_its_marker;
     contract::rollback_leaves_nothing;
     contract::drop_leaves_nothing;

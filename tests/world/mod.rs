@@ -151,6 +151,15 @@ impl World {
         Ok(read(request.send().await?).await)
     }
 
+    /// A call to an open transaction: `operations`, `prepare`, `commit`, `rollback`.
+    ///
+    /// # Errors
+    /// As [`Self::post`].
+    pub async fn call(&self, url: &str, id: &str, what: &str, body: &Value) -> Result<Reply, reqwest::Error> {
+        let request = self.http.post(format!("{url}/v1/transactions/{id}/{what}")).json(body);
+        Ok(read(request.send().await?).await)
+    }
+
     pub async fn submit(&self, sidecar: &Sidecar, body: &Value) -> Reply {
         self.post(&sidecar.url(), body, None).await.expect("the sidecar answers")
     }

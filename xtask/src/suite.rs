@@ -53,7 +53,7 @@ const STEPS: [Step; 14] = [
     Step { name: "promtool", run: |_| promtool() },
     Step { name: "build", run: |_| cargo(&["build", "--workspace", "--exclude", ENGINE]) },
     Step { name: "build-engine", run: |_| engine(&["build", "-p", ENGINE]) },
-    Step { name: "wal", run: |_| cargo(&["test", "-p", "outrigger-wal"]) },
+    Step { name: "wal", run: |_| cargo(&["test", "-p", "outrigger-wal", "-p", "wal-model"]) },
     Step { name: "miri", run: |_| miri() },
     Step { name: "fuzz", run: |_| fuzz() },
     Step { name: "unit", run: |_| unit() },

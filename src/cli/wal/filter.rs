@@ -70,12 +70,23 @@ struct OfRun {
     run: Option<RunRecord>,
 }
 
+#[derive(Clone, PartialEq, Message)]
+struct OfIntent {
+    #[prost(message, optional, tag = "1")]
+    intent: Option<OfRun>,
+}
+
 /// Whose record it is; `None` where it is nobody's.
 fn run_of(record: &Record) -> Option<Run> {
     if matches!(record.kind, kind::OPENED | kind::CHECKPOINT) {
         return None;
     }
-    Run::try_from(&OfRun::decode(&*record.payload).ok()?.run?).ok()
+    let of = match record.kind {
+        // Its whole Intent stands where others have their run.
+        kind::PREPARED => OfIntent::decode(&*record.payload).ok()?.intent?,
+        _ => OfRun::decode(&*record.payload).ok()?,
+    };
+    Run::try_from(&of.run?).ok()
 }
 
 impl Filter {

@@ -11,8 +11,10 @@ use prost::Message;
 use serde_json::{Map, Value, json};
 
 use crate::clock;
-use crate::journal::record::{DoneRecord, IntentRecord, OpenedRecord, RunRecord, VerdictRecord, kind};
+use crate::journal::prepared::PreparedRecord;
+use crate::journal::record::{BeganRecord, DoneRecord, IntentRecord, OpenedRecord, RunRecord, VerdictRecord, kind};
 use crate::model::ids::Run;
+use crate::model::trace::TraceId;
 
 /// A record as JSON: its place, its kind and what it says; with `values` also what applications wrote.
 pub(super) fn describe(record: &Record, values: bool) -> Value {
@@ -83,24 +85,29 @@ fn contents(record_kind: u8, payload: &[u8], values: Values) -> Result<Value, pr
             let opened = OpenedRecord::decode(payload)?;
             json!({"incarnation": opened.incarnation, "version": opened.version, "at": clock::rfc3339(opened.at_us)})
         }
-        kind::INTENT => {
-            let intent = IntentRecord::decode(payload)?;
-            let redo = intent.redo.into_iter().map(|write| {
-                let points = if values.0 { json!(write.keys) } else { write.keys.len().into() };
-                let body = values.bytes(&write.body);
-                json!({"store": write.store, "resource": write.resource, "points": points, "body": body})
-            });
-            let locks: Vec<_> = intent.claims.into_iter().map(|claim| values.lock(claim.parts)).collect();
+        kind::INTENT => intent(IntentRecord::decode(payload)?, values),
+        kind::PREPARED => {
+            let prepared = PreparedRecord::decode(payload)?;
+            let mut shown = intent(prepared.intent, values);
+            shown["principal"] = prepared.principal.into();
+            shown["expires_at"] = clock::rfc3339(prepared.expires_us).into();
+            shown["on_expiry"] = if prepared.hold { "hold" } else { "rollback" }.into();
+            shown["terms"] = values.text(prepared.terms).into();
+            shown["answer"] = prepared.answer.map(|answer| values.text(answer)).into();
+            shown
+        }
+        kind::BEGAN => {
+            let began = BeganRecord::decode(payload)?;
             json!({
-                "run": run(&intent.run), "name": intent.name, "decider": intent.decider, "gids": intent.gids,
-                "redo": redo.collect::<Vec<_>>(), "locks": locks, "key": intent.key.map(|key| values.text(key.key)),
-                "began_at": clock::rfc3339(intent.began_us), "reason": intent.reason,
+                "run": run(&began.run), "name": began.name, "principal": began.principal,
+                "key": began.key.map(|key| values.text(key.key)), "began_at": clock::rfc3339(began.began_us),
             })
         }
         kind::DECISION | kind::LEARNT => {
             let verdict = VerdictRecord::decode(payload)?;
             let answer = verdict.answer.map(|answer| values.text(answer));
-            json!({"run": run(&verdict.run), "outcome": outcome(verdict.committed), "answer": answer})
+            let at = clock::rfc3339(verdict.at_us);
+            json!({"run": run(&verdict.run), "outcome": outcome(verdict.committed), "at": at, "answer": answer})
         }
         kind::DONE => {
             let done = DoneRecord::decode(payload)?;
@@ -112,6 +119,21 @@ fn contents(record_kind: u8, payload: &[u8], values: Values) -> Result<Value, pr
             })
         }
         _ => Value::Null,
+    })
+}
+
+fn intent(intent: IntentRecord, values: Values) -> Value {
+    let redo = intent.redo.into_iter().map(|write| {
+        let points = if values.0 { json!(write.keys) } else { write.keys.len().into() };
+        let body = values.bytes(&write.body);
+        json!({"store": write.store, "resource": write.resource, "points": points, "body": body})
+    });
+    let locks: Vec<_> = intent.claims.into_iter().map(|claim| values.lock(claim.parts)).collect();
+    json!({
+        "run": run(&intent.run), "name": intent.name, "decider": intent.decider, "gids": intent.gids,
+        "redo": redo.collect::<Vec<_>>(), "locks": locks, "key": intent.key.map(|key| values.text(key.key)),
+        "began_at": clock::rfc3339(intent.began_us), "at": clock::rfc3339(intent.at_us), "reason": intent.reason,
+        "trace_id": intent.trace.as_deref().and_then(TraceId::from_bytes).map(|trace| trace.to_string()),
     })
 }
 

@@ -9,17 +9,17 @@ use outrigger_wal::Options;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::http::{Api, Events, Locks};
+use crate::http::{Api, Conversing, Events, Locks};
 use crate::journal::Journal;
 use crate::journal::feed::Follower;
 use crate::model::commit::KeyNote;
 use crate::model::ids::TxnId;
 use crate::model::problem::{Code, Problem};
-use crate::model::request::TxnRequest;
-use crate::model::state::TxnState;
+use crate::model::request::{Opening, Operation, PrepareWish, TxnRequest, WaitFor};
+use crate::model::state::{Outcome, TxnState};
 use crate::model::view::{Answer, View};
 use crate::txn::{
-    DeadlockView, Find, FollowWish, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, Page, WaitForView,
+    DeadlockView, Find, FollowWish, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, Opened, Page, WaitForView,
 };
 
 /// The id of every transaction here.
@@ -117,6 +117,8 @@ pub(super) fn view(state: TxnState) -> Box<View> {
         took_ms: Some(1.5),
         started_at: "2026-11-21T00:00:00Z".to_owned(),
         ended_at: None,
+        lease_expires_at: None,
+        prepared: None,
         participants: Vec::new(),
         timeline: Vec::new(),
         cause: None,
@@ -169,6 +171,36 @@ impl Api for Fake {
 impl Events for Fake {
     fn follow(&self, wish: FollowWish) -> Result<Follower, Problem> {
         self.journal.follow(wish.only, Arc::new(|_| None), wish.after)
+    }
+}
+
+/// Notes what it was asked among what it was asked to find.
+#[async_trait]
+impl Conversing for Fake {
+    async fn open(&self, opening: Opening, _: Option<KeyNote>) -> Result<Opened, Problem> {
+        *self.last.lock().unwrap() = Some((opening.request, None));
+        Ok(Opened::New(view(TxnState::Active)))
+    }
+
+    async fn operate(&self, what: &Find, operations: Vec<Operation>, _: &LeaseActor) -> Result<View, Problem> {
+        self.found.lock().unwrap().push(format!("{what:?} operations {}", operations.len()));
+        Ok(*view(TxnState::Active))
+    }
+
+    async fn prepare(&self, what: &Find, wish: PrepareWish, _: &LeaseActor) -> Result<View, Problem> {
+        self.found.lock().unwrap().push(format!("{what:?} prepare {:?} {}", wish.ttl, wish.on_expiry.as_str()));
+        Ok(*view(TxnState::Prepared))
+    }
+
+    async fn end(
+        &self,
+        what: &Find,
+        outcome: Outcome,
+        wait: Option<WaitFor>,
+        actor: &LeaseActor,
+    ) -> Result<Answer, Problem> {
+        self.found.lock().unwrap().push(format!("{what:?} {} {wait:?} {actor:?}", outcome.as_str()));
+        Ok(self.answer.lock().unwrap().take().unwrap_or_else(|| Answer::View(view(TxnState::Committed))))
     }
 }
 

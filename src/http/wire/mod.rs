@@ -5,6 +5,7 @@
 //! misspelt `expect` would otherwise be a check that silently never happens.
 
 mod digest;
+mod interactive;
 mod json;
 mod lease;
 mod members;
@@ -14,17 +15,17 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::Value;
 
 pub(super) use digest::digest;
+pub(super) use interactive::{end, operations as more_operations, prepare};
 pub(super) use json::parse;
 pub(super) use lease::{lease, renewal};
 
 use crate::model::problem::{Code, Problem};
-use crate::model::request::{DeclaredLock, Isolation, Operation, PatternWish, RetryPolicy, TxnRequest, WaitFor};
+use crate::model::request::{DeclaredLock, Isolation, Operation, PatternWish, RetryPolicy, TxnRequest, WaitFor, link};
 use crate::model::trace::TraceId;
 use members::{Members, shown};
 
@@ -45,22 +46,59 @@ pub(super) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.len() <= 128 && text.chars().all(fits)
 }
 
+/// What `POST /v1/transactions` asks for.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// All operations at once.
+    OneShot(TxnRequest),
+    /// Opened now, told its operations call by call, and open so long after each.
+    Interactive(TxnRequest, Duration),
+}
+
+impl Asked {
+    /// The same, of the trace that its request belongs to.
+    pub(super) fn of(mut self, trace: Option<&TraceId>) -> Self {
+        let (Self::OneShot(request) | Self::Interactive(request, _)) = &mut self;
+        request.trace = trace.copied().unwrap_or(request.trace);
+        self
+    }
+}
+
 /// Reads the body of `POST /v1/transactions`; `store_kind` knows the configured stores.
 ///
 /// # Errors
 /// `invalid_request` with a pointer; `unsupported` for what is in the contract and not in this version.
-pub(super) fn request(body: Value, store_kind: &dyn Fn(&str) -> Option<&'static str>) -> Result<TxnRequest, Problem> {
+pub(super) fn request(body: Value, store_kind: &dyn Fn(&str) -> Option<&'static str>) -> Result<Asked, Problem> {
     let mut members = Members::of(body, "")?;
     if members.flag("interactive")? == Some(true) {
-        let detail = "interactive transactions are not in this version: send all operations in one request";
-        return Err(Problem::new(Code::Unsupported, detail).at("/interactive"));
+        return interactive::open(members, store_kind);
     }
+    one_shot(members, store_kind).map(Asked::OneShot)
+}
+
+fn one_shot(mut members: Members, store_kind: &dyn Fn(&str) -> Option<&'static str>) -> Result<TxnRequest, Problem> {
+    members.require("operations")?;
+    let retry = members.object("retry")?.map_or(Ok(RetryPolicy::NEVER), retry)?;
+    let request = common(&mut members, retry, store_kind)?;
+    members.finish()?;
+    if request.operations.is_empty() {
+        return Err(Problem::invalid("/operations", "there is no operation: at least one is needed"));
+    }
+    Ok(request)
+}
+
+/// What every transaction can say of itself.
+fn common(
+    members: &mut Members,
+    retry: RetryPolicy,
+    store_kind: &dyn Fn(&str) -> Option<&'static str>,
+) -> Result<TxnRequest, Problem> {
     let name = members.text("name")?;
     if let Some(name) = name.as_deref().filter(|name| !is_name(name)) {
         let detail = format!("`{}` is no name: 1 to 128 of [A-Za-z0-9._:@-]", shown(name));
         return Err(Problem::invalid("/name", detail));
     }
-    let pattern = pattern(&mut members)?;
+    let pattern = pattern(members)?;
     let isolations = [
         ("read_committed", Isolation::ReadCommitted),
         ("repeatable_read", Isolation::RepeatableRead),
@@ -70,18 +108,18 @@ pub(super) fn request(body: Value, store_kind: &dyn Fn(&str) -> Option<&'static 
     let timeout = members.millis("timeout_ms", 1..=MAX_TIMEOUT_MS)?.unwrap_or(DEFAULT_TIMEOUT);
     let priority = members.number("priority", -1000..=1000)?.unwrap_or(0);
     let priority = i32::try_from(priority).unwrap_or(0);
-    let retry = members.object("retry")?.map_or(Ok(RetryPolicy::NEVER), retry)?;
     let locks = members.list("locks", MAX_LOCKS)?.unwrap_or_default();
     let locks = locks.into_iter().enumerate().map(|(index, item)| lock(item, index)).collect::<Result<_, _>>()?;
-    let waits = [("applied", WaitFor::Applied), ("decided", WaitFor::Decided)];
-    let wait = members.word("wait", &waits)?.unwrap_or_default();
-    members.require("operations")?;
+    let wait = wait(members)?.unwrap_or_default();
     let items = members.list("operations", MAX_OPERATIONS)?.unwrap_or_default();
-    members.finish()?;
     let operations = operations(items, store_kind)?;
     // Whoever knows the request's own trace puts it in this one's place.
     let trace = TraceId::fresh();
     Ok(TxnRequest { name, pattern, isolation, timeout, priority, retry, locks, wait, operations, trace })
+}
+
+fn wait(members: &mut Members) -> Result<Option<WaitFor>, Problem> {
+    members.word("wait", &[("applied", WaitFor::Applied), ("decided", WaitFor::Decided)])
 }
 
 /// `pattern`, `consistency` and `availability`, folded into what this version can do about them: atomic, or refused.
@@ -143,39 +181,8 @@ fn key_and_mode(members: &mut Members) -> Result<DeclaredLock, Problem> {
 }
 
 fn operations(items: Vec<Value>, store_kind: &dyn Fn(&str) -> Option<&'static str>) -> Result<Vec<Operation>, Problem> {
-    if items.is_empty() {
-        return Err(Problem::invalid("/operations", "there is no operation: at least one is needed"));
-    }
-    let mut operations = Vec::with_capacity(items.len());
-    let mut places: HashMap<String, usize> = HashMap::with_capacity(items.len());
-    for (index, item) in items.into_iter().enumerate() {
-        let operation = operation::operation(item, index, store_kind)?;
-        if let Some(earlier) = places.insert(operation.id.clone(), index) {
-            let detail = format!(
-                "`{}` is the id of operation {earlier} too (an operation without one has its index)",
-                operation.id
-            );
-            return Err(Problem::invalid(format!("{}/id", operation.pointer), detail).in_operation(&operation.id));
-        }
-        operations.push(operation);
-    }
-    for (index, operation) in operations.iter().enumerate() {
-        check_references(operation, index, &places)?;
-    }
+    let read = items.into_iter().enumerate().map(|(index, item)| operation::operation(item, index, store_kind));
+    let mut operations: Vec<Operation> = read.collect::<Result<_, _>>()?;
+    link(&mut operations, 0, |_| false)?;
     Ok(operations)
-}
-
-/// A reference reaches back to an earlier operation, and nowhere else.
-fn check_references(operation: &Operation, index: usize, places: &HashMap<String, usize>) -> Result<(), Problem> {
-    for reference in operation.action.template().references() {
-        let target = shown(&reference.operation);
-        let fault = match places.get(&reference.operation) {
-            None => format!("there is no operation `{target}`"),
-            Some(place) if *place == index => format!("`{target}` is this very operation, which has no result yet"),
-            Some(place) if *place > index => format!("`{target}` comes later, so it has no result yet"),
-            Some(_) => continue,
-        };
-        return Err(Problem::invalid(&reference.pointer, fault).in_operation(&operation.id));
-    }
-    Ok(())
 }

@@ -17,7 +17,7 @@ const READS: [&str; 3] = ["SELECT", "VALUES", "SHOW"];
 /// Members of sagas.
 const OF_SAGAS: [&str; 4] = ["compensate", "pivot", "timeout_ms", "retry"];
 
-/// Reads `/operations/INDEX`.
+/// Reads `/operations/INDEX`. One without an id has an empty one: its place gives it, once that is known.
 pub(super) fn operation(
     value: Value,
     index: usize,
@@ -25,14 +25,15 @@ pub(super) fn operation(
 ) -> Result<Operation, Problem> {
     let mut members = Members::of(value, format!("/operations/{index}"))?;
     let id = match members.text("id")? {
-        None => index.to_string(),
+        None => String::new(),
         Some(id) if super::is_name(&id) => id,
         Some(id) => {
             let detail = format!("`{}` is no id: 1 to 128 of [A-Za-z0-9._:@-]", shown(&id));
             return Err(Problem::invalid(members.pointer("id"), detail));
         }
     };
-    rest(members, id.clone(), store_kind).map_err(|problem| problem.in_operation(&id))
+    let named = if id.is_empty() { index.to_string() } else { id.clone() };
+    rest(members, id, store_kind).map_err(|problem| problem.in_operation(&named))
 }
 
 fn rest(

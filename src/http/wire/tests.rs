@@ -19,11 +19,14 @@ fn kinds(store: &str) -> Option<&'static str> {
 }
 
 fn read(body: &str) -> Result<TxnRequest, Problem> {
-    request(parse(body.as_bytes())?, &kinds)
+    read_value(parse(body.as_bytes())?)
 }
 
 fn read_value(body: Value) -> Result<TxnRequest, Problem> {
-    request(body, &kinds)
+    match request(body, &kinds)? {
+        Asked::OneShot(request) => Ok(request),
+        Asked::Interactive(..) => panic!("nobody asked for an interactive one"),
+    }
 }
 
 fn one(operation: Value) -> Value {
@@ -252,7 +255,6 @@ fn bad_requests_get_their_pointer() {
 #[test]
 fn what_later_versions_have_is_said_plainly() {
     for (body, pointer) in [
-        (with(json!({"interactive": true, "lease_ms": 5})), "/interactive"),
         (with(json!({"pattern": "saga"})), "/pattern"),
         (one(sql(json!({"compensate": "auto"}))), "/operations/0/compensate"),
         (one(sql(json!({"pivot": true}))), "/operations/0/pivot"),

@@ -113,8 +113,13 @@ impl Happening {
         Self { at_us, about: None, attempt: None, kind: "opened", state: None, detail }
     }
 
-    pub(in crate::journal) fn intended(about: Arc<About>, attempt: Attempt, at_us: i64) -> Self {
-        Self::step(about, attempt, at_us, "intended", TxnState::Active, None)
+    pub(in crate::journal) fn intended(about: Arc<About>, attempt: Attempt, at_us: i64, held: bool) -> Self {
+        let state = if held { TxnState::Prepared } else { TxnState::Active };
+        Self::step(about, attempt, at_us, "intended", state, None)
+    }
+
+    pub(in crate::journal) fn promised(about: Arc<About>, attempt: Attempt, at_us: i64) -> Self {
+        Self::step(about, attempt, at_us, "prepared", TxnState::Prepared, None)
     }
 
     pub(in crate::journal) fn decided(about: Arc<About>, attempt: Attempt, at_us: i64, outcome: Outcome) -> Self {

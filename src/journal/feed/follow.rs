@@ -308,7 +308,7 @@ impl Reading {
 fn remember(known: &mut HashMap<TxnId, Arc<About>>, what: &Happening) {
     let Some(about) = &what.about else { return };
     match what.kind {
-        "intended" if known.len() < REMEMBERED => drop(known.insert(about.transaction, about.clone())),
+        "intended" | "prepared" if known.len() < REMEMBERED => drop(known.insert(about.transaction, about.clone())),
         "ended" => drop(known.remove(&about.transaction)),
         _ => {}
     }

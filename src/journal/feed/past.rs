@@ -43,6 +43,17 @@ struct IntentHead {
     at_us: i64,
     #[prost(bytes = "vec", optional, tag = "15")]
     trace: Option<Vec<u8>>,
+    #[prost(bool, tag = "16")]
+    held: bool,
+}
+
+/// What the record of a prepared transaction says that is told.
+#[derive(Clone, PartialEq, Message)]
+struct PreparedHead {
+    #[prost(message, required, tag = "1")]
+    intent: IntentHead,
+    #[prost(bool, tag = "16")]
+    copy: bool,
 }
 
 /// What a verdict says that is told.
@@ -97,7 +108,16 @@ pub(super) fn happening(
         kind::INTENT => {
             let head: IntentHead = decode(payload)?;
             let run = Run::try_from(&head.run)?;
-            Some(Happening::intended(about(run, head.name, head.trace.as_deref()), run.attempt, head.at_us))
+            let about = about(run, head.name, head.trace.as_deref());
+            Some(Happening::intended(about, run.attempt, head.at_us, head.held))
+        }
+        kind::PREPARED => {
+            let PreparedHead { intent: head, copy } = decode(payload)?;
+            if copy {
+                return Ok(None);
+            }
+            let run = Run::try_from(&head.run)?;
+            Some(Happening::promised(about(run, head.name, head.trace.as_deref()), run.attempt, head.at_us))
         }
         kind::DECISION | kind::LEARNT => {
             let head: VerdictHead = decode(payload)?;

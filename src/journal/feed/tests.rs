@@ -11,9 +11,11 @@ use proptest::prelude::*;
 use super::ring::{Look, Ring};
 use super::*;
 use crate::journal::Journal;
+use crate::journal::prepared::{Prepared, Terms};
 use crate::journal::record::{Ended, Intent};
 use crate::model::commit::{Decider, Verdict};
 use crate::model::ids::{Attempt, Run};
+use crate::model::request::{Isolation, OnExpiry};
 use crate::model::state::{Outcome, TxnState};
 use crate::model::trace::TraceId;
 
@@ -230,6 +232,52 @@ async fn a_record_is_told_alike_from_the_ring_and_from_the_log() {
         ["begun", "intended", "decided", "ended"],
         "and live from there"
     );
+}
+
+#[tokio::test]
+async fn what_waits_for_its_verdict_is_told_once_however_often_its_record_is_written() {
+    let disk = SimDisk::new(1);
+    let journal = open(&disk);
+    let mut follower = follow(&journal, Only::All, None);
+    let start = follower.at();
+    let run = fresh();
+    let prepared = Prepared {
+        intent: intent(run),
+        principal: "p".into(),
+        expires_us: 1,
+        on_expiry: OnExpiry::Rollback,
+        terms: Terms {
+            timeout_ms: 1,
+            wait_decided: false,
+            isolation: Isolation::ReadCommitted,
+            again: Vec::new(),
+            told: Vec::new(),
+        },
+        answer: None,
+    };
+    journal.promise(&prepared).await.unwrap();
+    journal.promise_again(&prepared).await.unwrap();
+    journal.put_to(&prepared.intent).await.unwrap();
+    journal.rule(run, Outcome::Committed, None).await.unwrap();
+    journal.end(&ended(run, Outcome::Committed)).unwrap();
+    let heard = events(&hear(&journal, &mut follower).await);
+    let states: Vec<_> = heard.iter().map(|(_, what)| (what.kind, what.state.unwrap().as_str())).collect();
+    assert_eq!(
+        states,
+        [("prepared", "prepared"), ("intended", "prepared"), ("decided", "committing"), ("ended", "committed")]
+    );
+    let loud = about();
+    for _ in 0..5000 {
+        journal.feed().step(step(&loud, "loud"));
+    }
+    let mut again = follow(&journal, Only::Transaction(run.txn), Some(start));
+    let read = events(&hear(&journal, &mut again).await);
+    // Nobody knew the transaction's name when its verdict was told; whoever reads the log does.
+    assert_eq!(read[2].1.about.as_ref().unwrap().name.as_deref(), Some("job"));
+    let ids = |events: &[(String, Happening)]| {
+        events.iter().map(|(id, what)| (id.clone(), what.kind, what.state)).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&read), ids(&heard));
 }
 
 #[tokio::test]

@@ -43,7 +43,8 @@ pub(super) const ONE: &str = "__ogr_one";
 const FENCE: &str = "CREATE (:OutriggerDecision {id: $id, txn: $txn, outcome: 'aborted', log: $log, \
      durable: $durable, followers: [], created_at: datetime()})";
 
-const NOTE: &str = "MATCH (d:OutriggerDecision {id: $id}) SET d.answer = $answer, d.redo = $redo";
+const NOTE: &str = "MATCH (d:OutriggerDecision {id: $id}) \
+     SET d.answer = $answer, d.redo = $redo, d.followers = coalesce($followers, d.followers)";
 
 const OWN: &str = "MATCH (d:OutriggerDecision {id: $id}) MATCH (l:OutriggerLog {id: $log}) RETURN d.id AS id";
 
@@ -69,7 +70,7 @@ pub(super) fn uncount(counters: &mut Counters, context: &TxnContext) {
 
 fn with_marker(query: Query, context: &TxnContext, tag: &str) -> Query {
     let Run { txn, .. } = context.run;
-    let followers: Vec<String> = context.followers.iter().map(|store| store.as_str().to_owned()).collect();
+    let followers = names(&context.followers);
     let (key, digest) = context.key.as_ref().map(|note| (note.key.clone(), hex(&note.digest))).unzip();
     query
         .param("__ogr_log", context.owner.log.to_string())
@@ -83,14 +84,19 @@ fn with_marker(query: Query, context: &TxnContext, tag: &str) -> Query {
         .param(TAG, tag)
 }
 
+fn names(stores: &[StoreName]) -> Vec<String> {
+    stores.iter().map(|store| store.as_str().to_owned()).collect()
+}
+
 /// One row where both the marker and the log's node still stand.
 pub(super) fn own(context: &TxnContext, tag: &str) -> Query {
     query(OWN).param("id", context.run.to_string()).param("log", context.owner.log.to_string()).param(TAG, tag)
 }
 
-/// What is known only at the end; `None` where there is nothing to add.
-pub(super) fn note(run: Run, note: &MarkerNote, tag: &str) -> Option<Query> {
-    if note.answer.is_none() && note.redo.is_empty() {
+/// What is known only at the end (`followers` where they were not at the beginning); `None` where there is nothing to
+/// add.
+pub(super) fn note(run: Run, note: &MarkerNote, followers: Option<&[StoreName]>, tag: &str) -> Option<Query> {
+    if note.answer.is_none() && note.redo.is_empty() && followers.is_none() {
         return None;
     }
     let redo = (!note.redo.is_empty()).then(|| redo_text(&note.redo));
@@ -99,6 +105,7 @@ pub(super) fn note(run: Run, note: &MarkerNote, tag: &str) -> Option<Query> {
             .param("id", run.to_string())
             .param("answer", note.answer.clone())
             .param("redo", redo)
+            .param("followers", followers.map(names))
             .param(TAG, tag),
     )
 }

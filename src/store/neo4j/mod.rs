@@ -249,7 +249,7 @@ impl Store for Neo4j {
 
     async fn open(&self, context: &TxnContext, role: Role) -> Result<Box<dyn Session>, Problem> {
         let store = &self.shared;
-        if !matches!(role, Role::Reader | Role::Decider) {
+        if !matches!(role, Role::Reader | Role::Decider | Role::Undecided) {
             let detail = format!("{}: Neo4j can neither prepare nor redo", store.name);
             return Err(Problem::new(Code::Internal, detail).in_store(&store.name));
         }

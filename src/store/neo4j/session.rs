@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use neo4rs::summary::{Counters, Type};
 use neo4rs::{BoltMap, Query};
 use serde_json::{Map, Value, json};
-use tokio::time::{Duration, timeout};
+use tokio::time::{Duration, Instant, timeout};
 
 use super::blockers::Place;
 use super::errors::{Fault, is_of_marker, marker_problem, may_mean_the_text};
@@ -23,7 +23,7 @@ use crate::model::request::{Action, BoundOp};
 use crate::model::state::Outcome;
 use crate::store::record::Keyed;
 use crate::store::seats::Seat;
-use crate::store::{Decision, Session, TxnContext, expect};
+use crate::store::{Decision, Session, Settled, TxnContext, expect};
 
 /// How long the answer to a COMMIT may take before the outcome counts as lost. A commit waits for nobody but the disk.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(10);
@@ -50,6 +50,8 @@ pub(super) struct GraphSession {
     /// `None` once the connection is of no more use.
     link: Option<Link>,
     stage: Stage,
+    /// The marker was written before it was known who follows.
+    late_followers: bool,
     /// An operation deleted nodes: our own may be among them (`MATCH (n) DETACH DELETE n`).
     deleted: bool,
 }
@@ -68,7 +70,17 @@ impl GraphSession {
     pub(super) fn new(store: Arc<Shared>, context: TxnContext, role: Role, link: Link) -> Self {
         let tag = super::tag(context.owner, context.run);
         let seat = store.seats.take(context.run, Place { tag: tag.as_str().into(), spot: link.spot() });
-        Self { seat, store, context, role, tag, link: Some(link), stage: Stage::Fresh, deleted: false }
+        Self {
+            seat,
+            store,
+            context,
+            role,
+            tag,
+            link: Some(link),
+            stage: Stage::Fresh,
+            late_followers: false,
+            deleted: false,
+        }
     }
 
     fn ready<'a>(&self, bound: &'a BoundOp) -> Result<Ready<'a>, Problem> {
@@ -218,7 +230,14 @@ impl GraphSession {
 
     /// The result as the client reads it, checked against what it expected.
     fn show(&mut self, bound: &BoundOp, look: Look, keyed: Option<&Keyed<'_>>, done: Done) -> Result<Value, Problem> {
-        if self.role == Role::Reader && matches!(done.kind, Type::Write | Type::ReadWrite) {
+        let sly = match self.role {
+            Role::Reader => matches!(done.kind, Type::Write | Type::ReadWrite),
+            // It may still become a reader, and then all that it wrote goes with its marker. The kind is no help: the
+            // marker's own statement writes.
+            Role::Undecided => bound.op.reads && counters(&done.counters) != json!({}),
+            Role::Decider | Role::Preparer | Role::Redoer => false,
+        };
+        if sly {
             let detail = format!("{}: the operation writes; declare `\"write\": true`", self.store.name);
             return Err(self.named(Problem::new(Code::RejectedByStore, detail), bound));
         }
@@ -273,7 +292,8 @@ impl GraphSession {
         if matches!(self.stage, Stage::Fresh) {
             self.begin().await?;
         }
-        if let Some(note) = marker::note(self.context.run, note, &self.tag) {
+        let followers = self.late_followers.then_some(self.context.followers.as_slice());
+        if let Some(note) = marker::note(self.context.run, note, followers, &self.tag) {
             self.exchange(Exchange::Run(note)).await.map_err(|fault| fault.problem(&self.store.name))?;
         }
         if self.deleted {
@@ -327,6 +347,18 @@ impl Session for GraphSession {
             self.stage = Stage::Spoilt(problem.clone());
         }
         done
+    }
+
+    fn renew(&mut self, deadline: Instant) {
+        self.context.deadline = deadline;
+    }
+
+    /// The marker is its first statement in any case; a reader's goes with the rollback that ends it.
+    async fn settle(&mut self, part: &Settled) -> Result<(), Problem> {
+        self.role = part.role;
+        self.late_followers = self.context.followers != part.followers;
+        self.context.followers.clone_from(&part.followers);
+        Ok(())
     }
 
     async fn prepare(&mut self, _gid: &Gid) -> Result<(), Problem> {

@@ -24,9 +24,9 @@ use crate::model::powers::Role;
 use crate::model::problem::{Code, Problem};
 use crate::store::expect;
 
-/// What opens a transaction.
+/// What opens a transaction, or goes on with it under new bounds.
 pub(super) struct Opening {
-    /// `BEGIN; SET …`
+    /// `BEGIN; SET …`, or only the settings.
     pub(super) begin: String,
     pub(super) role: Role,
     pub(super) mark: MarkParams,
@@ -37,7 +37,7 @@ impl Opening {
         match self.role {
             Role::Decider => Some(marker::MARK),
             Role::Preparer => Some(marker::TAKE_PART),
-            Role::Reader | Role::Redoer => None,
+            Role::Reader | Role::Redoer | Role::Undecided => None,
         }
     }
 }

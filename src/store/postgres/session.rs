@@ -4,6 +4,8 @@
 //! here is twofold: a session that has seen any failure can only be rolled back, and COMMIT travels behind a `SET` in
 //! one message: in a failed transaction the `SET` is refused, and the server throws the rest of the message away.
 
+mod late;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,7 +27,7 @@ use crate::model::powers::Role;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::BoundOp;
 use crate::model::state::Outcome;
-use crate::store::{Decision, Session, TxnContext};
+use crate::store::{Decision, Session, Settled, TxnContext};
 
 /// How long a rollback's acknowledgement is waited for.
 const ROLLBACK_WAIT: Duration = Duration::from_secs(5);
@@ -56,6 +58,8 @@ pub(super) struct PgSession {
     /// The first refusal: all that this session answers from then on.
     failure: Option<Problem>,
     marked_at: Option<String>,
+    /// The deadline has moved since the server was last told.
+    renewed: bool,
     /// DDL ran: statements prepared since may name what a rollback takes away.
     reshaped: bool,
     /// The connection must not serve another transaction.
@@ -73,6 +77,7 @@ impl PgSession {
             in_flight: false,
             failure: None,
             marked_at: None,
+            renewed: false,
             reshaped: false,
             tainted: false,
         }
@@ -92,8 +97,7 @@ impl PgSession {
         let mut at = 0;
         loop {
             let length = checked[at..].iter().position(|op| op.reshapes).map_or(checked.len() - at, |index| index + 1);
-            let remaining = self.context.deadline.saturating_duration_since(Instant::now());
-            let opening = (self.stage == Stage::Fresh).then(|| self.opening(remaining));
+            let opening = self.prologue();
             self.stage = Stage::Failed;
             self.conn.at_rest = false;
             self.in_flight = true;
@@ -264,6 +268,27 @@ impl Session for PgSession {
             self.failure = Some(problem.clone());
         }
         result
+    }
+
+    fn renew(&mut self, deadline: Instant) {
+        self.context.deadline = deadline;
+        self.renewed = true;
+    }
+
+    async fn settle(&mut self, part: &Settled) -> Result<(), Problem> {
+        self.role = part.role;
+        self.context.followers.clone_from(&part.followers);
+        let settled = match (self.stage, self.role) {
+            // What it becomes goes in with its first flight.
+            (Stage::Fresh, _) => Ok(()),
+            (Stage::Failed | Stage::Spent, _) => Err(self.why_ended()),
+            (Stage::Open, Role::Reader) => self.must_have_read_only().await,
+            (Stage::Open, _) => self.identify().await,
+        };
+        if let Err(problem) = &settled {
+            self.failure.get_or_insert_with(|| problem.clone());
+        }
+        settled
     }
 
     async fn prepare(&mut self, gid: &Gid) -> Result<(), Problem> {

@@ -13,16 +13,19 @@ pub(super) fn begin_sql(isolation: Isolation, role: Role, remaining: Duration, l
         Isolation::RepeatableRead => "REPEATABLE READ",
         Isolation::Serializable => "SERIALIZABLE",
     };
+    let bounds = bounds_sql(remaining, lock_wait);
     let access = if role == Role::Reader { "READ ONLY" } else { "READ WRITE" };
+    format!("BEGIN; SET TRANSACTION ISOLATION LEVEL {level}, {access}; {bounds}")
+}
+
+/// How long each statement may take from here on.
+pub(super) fn bounds_sql(remaining: Duration, lock_wait: Duration) -> String {
     // The settings are ints of milliseconds; 0 means "no limit".
     let millis = |time: Duration| i32::try_from(time.as_millis()).unwrap_or(i32::MAX).max(1);
     let statement = millis(remaining);
     // Where the transaction's time runs out first, it is that which the client is to be told.
     let lock = if lock_wait < remaining { millis(lock_wait) } else { 0 };
-    format!(
-        "BEGIN; SET TRANSACTION ISOLATION LEVEL {level}, {access}; \
-         SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}"
-    )
+    format!("SET LOCAL statement_timeout = {statement}; SET LOCAL lock_timeout = {lock}")
 }
 
 /// `SET …; verb` in one message: where the transaction has failed, the `SET` is refused and the verb never runs.

@@ -34,6 +34,7 @@ use crate::store::{Marks, Prepares, Probe, Redoes, Session, Setback, Store, TxnC
 mod absolute;
 mod batch;
 mod buffer;
+mod by_ids;
 mod calls;
 mod catalog;
 mod check;

@@ -7,6 +7,7 @@ use ::qdrant_client::qdrant::PointId;
 use async_trait::async_trait;
 use futures::future::try_join_all;
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::absolute::{self, Absolute};
@@ -18,7 +19,7 @@ use super::json::Bad;
 use super::overlay::{self, Seen, View};
 use super::reads::{self, Read, With};
 use super::writes::{self, Targets, Write};
-use super::{Server, check, ids};
+use super::{Server, by_ids, check, ids};
 use crate::lock::{Claim, LockKey, Mode};
 use crate::model::commit::{Gid, MarkerNote, RedoWrite, Verdict};
 use crate::model::powers::Role;
@@ -27,7 +28,7 @@ use crate::model::request::{Action, BoundOp, Verb};
 use crate::model::state::Outcome;
 use crate::store::expect;
 use crate::store::record::Keyed;
-use crate::store::{Decision, Session, TxnContext};
+use crate::store::{Decision, Session, Settled, TxnContext};
 
 pub(super) struct QdrantSession {
     pub(super) server: Arc<Server>,
@@ -158,7 +159,19 @@ impl QdrantSession {
     async fn read(&self, op: &str, collection: String, read: Read) -> Result<Value, Problem> {
         let until = self.context.deadline;
         let failed = |status: Status| self.failed(op, &status);
+        let own = self.buffer.contains_key(&collection);
         let mut result = match read {
+            Read::Count(request) if own && let Some(points) = by_ids::listed(request.filter.as_ref()) => {
+                return Ok(json!({"count": self.view(&collection, &points, &With::NOTHING, op).await?.len()}));
+            }
+            Read::Scroll(request, with) if own && let Some(points) = by_ids::scrolled(&request) => {
+                let mut view = self.view(&collection, &points, &With::ALL, op).await?;
+                let found = points.into_iter().filter_map(|point| {
+                    let shown = with.show(Some(&point), with.cut(view.remove(&point)?));
+                    Some((point, Value::Object(shown)))
+                });
+                return Ok(by_ids::page(found.collect(), request.limit));
+            }
             Read::Retrieve(points, with) => return self.retrieve(op, &collection, points, &with).await,
             Read::Scroll(request, with) => with.show_page(self.server.scroll(request, until).await.map_err(failed)?),
             Read::Query(request, with) => {
@@ -167,7 +180,7 @@ impl QdrantSession {
             }
             Read::Count(request) => json!({"count": self.server.count(request, until).await.map_err(failed)?}),
         };
-        if self.buffer.contains_key(&collection) {
+        if own {
             result["sees_own_writes"] = Value::Bool(false);
         }
         Ok(result)
@@ -282,6 +295,15 @@ impl Session for QdrantSession {
             left = &left[taken..];
         }
         Ok(results)
+    }
+
+    fn renew(&mut self, deadline: Instant) {
+        self.context.deadline = deadline;
+    }
+
+    async fn settle(&mut self, part: &Settled) -> Result<(), Problem> {
+        self.role = part.role;
+        Ok(())
     }
 
     async fn validate(&mut self) -> Result<Vec<RedoWrite>, Problem> {

@@ -22,7 +22,7 @@ use crate::model::request::{
 use crate::model::state::Outcome;
 use crate::model::trace::TraceId;
 use crate::model::view::{Answer, View};
-use crate::store::{Blockers, Decision, Marks, Prepares, Probe, Redoes, Session, Store, TxnContext};
+use crate::store::{Blockers, Decision, Marks, Prepares, Probe, Redoes, Session, Settled, Store, TxnContext};
 use crate::txn::{Configured, Coordinator, Makings, Retention, Settings};
 
 const TIMEOUT: Duration = Duration::from_millis(40);
@@ -112,6 +112,12 @@ impl Session for Part {
             inside.wait_for(|inside| !inside.shut).await.unwrap();
         }
         Ok(vec![json!({"rows": []}); ops.len()])
+    }
+
+    fn renew(&mut self, _deadline: Instant) {}
+
+    async fn settle(&mut self, _part: &Settled) -> Result<(), Problem> {
+        Ok(())
     }
 
     async fn prepare(&mut self, _gid: &Gid) -> Result<(), Problem> {

@@ -1,5 +1,6 @@
 //! What outlives a transaction in memory: the answer that a marker or the log keeps for the replay of its key.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use super::{Entry, Results, say_applied};
 use crate::clock;
 use crate::journal::record::Ended;
 use crate::model::commit::Marker;
-use crate::model::ids::Lsn;
+use crate::model::ids::{Lsn, StoreName};
 use crate::model::problem::{Code, Problem};
 use crate::model::state::{Event, Outcome, TxnState};
 use crate::model::view::{PlanView, View};
@@ -24,6 +25,9 @@ struct Kept {
     /// Older markers have none.
     #[serde(default)]
     trace_id: Option<String>,
+    /// The operations that are applied only after the decision, with their stores.
+    #[serde(default)]
+    redone: BTreeMap<String, StoreName>,
 }
 
 /// [`PlanView`] as it is read back: owned text.
@@ -42,6 +46,11 @@ impl Entry {
     /// What the deciding marker remembers of the answer: only where there is a key, and only if it is not too long.
     pub(in crate::txn) fn kept_answer(&self) -> Option<String> {
         self.key.as_ref()?;
+        self.shown_answer()
+    }
+
+    /// What a client is shown of it, to be kept over restarts, if it is not too long.
+    pub(in crate::txn) fn shown_answer(&self) -> Option<String> {
         let live = self.live();
         let plan = live.plan.as_ref()?;
         let kept = Kept {
@@ -56,9 +65,20 @@ impl Entry {
             attempts: live.attempt.0,
             began_us: self.began_us,
             trace_id: self.trace().map(|trace| trace.to_string()),
+            redone: live.redone.clone(),
         };
         let text = serde_json::to_string(&kept).ok()?;
         (text.len() <= KEPT_ANSWER_BYTES).then_some(text)
+    }
+}
+
+impl Entry {
+    /// Takes back what [`Entry::shown_answer`] gave.
+    pub(in crate::txn) fn remember(&self, answer: Option<&str>) {
+        let Some(kept) = read_kept(answer) else { return };
+        let mut live = self.live();
+        live.results = kept.results.map(Arc::new);
+        live.redone = kept.redone;
     }
 }
 
@@ -107,6 +127,8 @@ pub(in crate::txn) fn from_marker(marker: &Marker) -> View {
         took_ms: None,
         started_at: clock::rfc3339(kept.as_ref().map_or(0, |kept| kept.began_us)),
         ended_at: None,
+        lease_expires_at: None,
+        prepared: None,
         participants: Vec::new(),
         timeline: Vec::new(),
         cause: None,

@@ -35,6 +35,11 @@ impl Entry {
         self.note(step, at_us, detail);
     }
 
+    /// A step that a record has told: into the timeline alone.
+    pub(in crate::txn) fn noted(&self, step: &'static str) {
+        self.note(step, clock::now_us(), None);
+    }
+
     /// It is decided. Where a record says so, its event was told with the record.
     pub(in crate::txn) fn decided(&self, decided: &Decided) {
         let (at_us, word) = (clock::now_us(), decided.outcome().as_str());

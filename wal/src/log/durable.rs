@@ -44,30 +44,15 @@ impl Future for Durable {
         if this.shared.options.inline {
             return Poll::Ready(this.shared.flush(this.up_to));
         }
-        let mut state = mark.state();
-        if mark.durable() >= this.up_to {
-            return Poll::Ready(Ok(()));
-        }
-        if let Err(poisoned) = mark.sound() {
-            return Poll::Ready(Err(poisoned));
-        }
-        if state.stop {
-            return Poll::Ready(Err(WalError::Closed));
-        }
         let ticket = *this.ticket.get_or_insert_with(|| TICKETS.fetch_add(1, Ordering::Relaxed));
-        state.tasks.insert((this.up_to, ticket), context.waker().clone());
-        if state.requested < this.up_to {
-            state.requested = this.up_to;
-            mark.asked.notify_one();
-        }
-        Poll::Pending
+        mark.register(this.up_to, ticket, context.waker())
     }
 }
 
 impl Drop for Durable {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
-            self.shared.watermark.state().tasks.remove(&(self.up_to, ticket));
+            self.shared.watermark.unregister(self.up_to, ticket);
         }
     }
 }

@@ -5,8 +5,10 @@ mod flush;
 mod reader;
 mod retain;
 mod spares;
+mod sync;
 mod tail;
 mod threads;
+mod watermark;
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -25,9 +27,10 @@ use crate::payload::Coder;
 use crate::recover::{self, Recovery};
 use crate::storage::{Directory, Storage, unfit};
 use crate::{LogId, Lsn, WalError};
-use flush::Watermark;
+use flush::Rounds;
 use spares::{Claim, Spares};
 use tail::{Segment, Tail};
+use watermark::Watermark;
 
 /// Where a record stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +65,7 @@ struct Shared {
     /// Lsn behind the last record, readable without the tail's lock.
     next: AtomicU64,
     watermark: Watermark,
+    rounds: Rounds,
     spares: Spares,
     /// Headers of all segments that are kept, oldest first.
     segments: Mutex<VecDeque<SegmentHeader>>,
@@ -158,6 +162,7 @@ impl Wal {
             log_id: header.log_id,
             next: AtomicU64::new(opened.tail.as_u64()),
             watermark: Watermark::new(opened.tail),
+            rounds: Rounds::default(),
             spares: Spares::new(&options),
             // What is stored in another way than this opening stores belongs into another segment.
             tail: Mutex::new(Tail::new(Arc::new(Segment { header, file: opened.file }), opened.tail, leave)),
@@ -344,8 +349,7 @@ impl Shared {
     /// Ends the threads' work and every wait. Appending ends too: nothing may be written once the lock is free.
     fn stop(&self) {
         self.tail().closed = true;
-        self.watermark.state().stop = true;
-        self.watermark.release_all();
+        self.watermark.stop();
         self.spares.stop();
     }
 
@@ -356,7 +360,7 @@ impl Shared {
             (segments.len() as u64, segments.iter().map(|header| header.bytes).sum(), oldest)
         };
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let flushed = &self.watermark.counters;
+        let flushed = &self.rounds;
         Stats {
             segments,
             bytes,

@@ -232,8 +232,15 @@ impl Shared {
             coding: self.coder.coding(),
             created_at: self.storage.now_micros(),
         };
-        let poison = |error: WalError| self.watermark.poison(format!("beginning a segment failed: {error}"));
-        begin(&*self.storage, &*spare.file, &spare.name, &header).map_err(poison)?;
+        match begin(&*self.storage, &*spare.file, &spare.name, &header) {
+            Ok(()) => {}
+            // The file is still a spare, and the log as it was.
+            Err(full @ WalError::Full { .. }) => {
+                self.spares.put_back(spare);
+                return Err(full);
+            }
+            Err(error) => return Err(self.watermark.poison(format!("beginning a segment failed: {error}"))),
+        }
         self.spares.count(PAGE);
         let at = tail.offset;
         tail.write(at).map_err(|error| self.watermark.poison(format!("a write failed: {error}")))?;

@@ -1,8 +1,9 @@
 //! Opening: what the survey found is made true on the disk, before anybody acts on it.
 //!
-//! 1. Torn segments behind the tail's go, newest first, each removal durable before the next: no gap can arise.
-//! 2. What no witness calls durable is **written again**, not only flushed: after a failed flush the page cache calls
-//!    pages clean that the disk never got, and a flush of a clean page does nothing.
+//! 1. What no witness calls durable is **written again**, not only flushed: after a failed flush the page cache calls
+//!    pages clean that the disk never got, and a flush of a clean page does nothing. First, since it reads: where the disk
+//!    cannot, nothing has changed yet.
+//! 2. Torn segments behind the tail's go, newest first, each removal durable before the next: no gap can arise.
 //! 3. The rubble behind the tail becomes zeros: its records carry this segment's salt, and must never be seen again.
 //! 4. All of it is flushed, and the directory with it. Only then is the log open.
 //!
@@ -136,14 +137,19 @@ fn create(storage: &dyn Storage, options: &Options, coding: Coding) -> Result<Op
 
 /// What a failed creation means.
 pub(crate) fn creation_error(error: std::io::Error, name: &str) -> WalError {
+    full_or("make", name, error)
+}
+
+fn full_or(action: &'static str, name: &str, error: std::io::Error) -> WalError {
     if crate::storage::is_full(&error) {
         return WalError::Full { detail: error.to_string() };
     }
-    WalError::io("make", name)(error)
+    WalError::io(action, name)(error)
 }
 
 /// Makes a prepared file the segment of `header`. In this order: a file that has a segment's name has a sound header,
-/// and a segment that gets records has a durable name.
+/// and a segment that gets records has a durable name. `Full` where the directory has no room for the name: then nothing
+/// has changed but the prepared file's first page.
 pub(crate) fn begin(
     storage: &dyn Storage,
     file: &dyn SegmentFile,
@@ -153,7 +159,7 @@ pub(crate) fn begin(
     let name = header.name();
     file.write_at(0, &header.encode()).map_err(WalError::io("write", prepared))?;
     file.flush(0..PAGE).map_err(WalError::io("flush", prepared))?;
-    storage.rename(prepared, &name).map_err(WalError::io("rename", prepared))?;
+    storage.rename(prepared, &name).map_err(|error| full_or("rename", prepared, error))?;
     storage.sync_dir().map_err(WalError::io("flush the directory of", name))
 }
 
@@ -162,10 +168,6 @@ pub(crate) fn mend(storage: &dyn Storage, found: Survey) -> Result<(Opened, u64)
     let tail = found.tail.expect("only called where the survey found the tail");
     // A name that is seen may still be only in memory.
     storage.sync_dir().map_err(WalError::io("flush", storage.place()))?;
-    for name in tail.discard.iter().rev() {
-        storage.remove(name).map_err(WalError::io("remove", name))?;
-        storage.sync_dir().map_err(WalError::io("flush", storage.place()))?;
-    }
     for segment in &found.segments[..tail.segment] {
         if segment.used_to > found.durable {
             let name = segment.header.name();
@@ -177,6 +179,10 @@ pub(crate) fn mend(storage: &dyn Storage, found: Survey) -> Result<(Opened, u64)
     let name = header.name();
     let file = storage.open(&name, Access::Write).map_err(WalError::io("open", &name))?;
     rewrite(&*file, &header, found.durable..tail.lsn).map_err(WalError::io("rewrite", &name))?;
+    for name in tail.discard.iter().rev() {
+        storage.remove(name).map_err(WalError::io("remove", name))?;
+        storage.sync_dir().map_err(WalError::io("flush", storage.place()))?;
+    }
     clear(&*file, &header, tail.lsn..tail.rubble_to).map_err(WalError::io("clear", &name))?;
     // The map that will be written through must find small folios only, not what reading has left.
     file.forget(0..header.bytes);

@@ -103,6 +103,30 @@ fn a_segment_that_cannot_be_begun_poisons() {
     }
 }
 
+/// A directory without room for one more name is a full disk: nothing has happened, and it passes.
+#[test]
+fn a_name_without_room_is_a_full_disk_and_no_poison() {
+    let disk = SimDisk::new(16);
+    let (wal, _) = open_sim(&disk).unwrap();
+    wal.append(0, b"before").unwrap();
+    disk.fail(Op::Rename, 0, ErrorKind::StorageFull, true);
+    for _ in 0..3 {
+        assert!(matches!(wal.rotate(), Err(WalError::Full { .. })));
+    }
+    assert_eq!(disk.fired(Op::Rename), 3);
+    assert!(!wal.is_poisoned());
+    let files = disk.names().len();
+    // What is left of the segment can still be used.
+    wal.append(0, b"meanwhile").unwrap();
+    disk.heal();
+    wal.rotate().unwrap();
+    assert_eq!(disk.names().len(), files, "the spare that could not be named is the one that is used");
+    wal.append(0, b"after").unwrap();
+    wal.flush(Lsn::MAX).unwrap();
+    let (wal, _) = open_sim(&disk.crash(1)).unwrap();
+    assert_eq!(contents(&wal), ["before", "meanwhile", "after"].map(|text| (0, text.as_bytes().to_vec())));
+}
+
 #[test]
 fn a_disk_that_cannot_be_read_is_no_corruption() {
     let disk = SimDisk::new(4);

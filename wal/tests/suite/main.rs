@@ -1,6 +1,7 @@
 //! The log from outside: what it promises, asked of real files and of a disk that loses what it may lose.
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+mod accidents;
 mod basics;
 mod coding;
 mod common;
@@ -10,6 +11,7 @@ mod follow;
 mod fuzzing;
 mod golden;
 mod group;
+mod history;
 mod kill;
 mod kill_points;
 mod oracle;

@@ -5,8 +5,10 @@
 //! by its own coin, and of the unsynced directory operations any subset. Sectors may also reach the platter early
 //! ([`SimDisk::write_back`]). Everything is drawn from one seed, so a run repeats exactly.
 //!
-//! Faults are injected by [`SimDisk::fail`], and [`SimDisk::fired`] says whether they struck. [`SimDisk::cut_power_at`]
-//! ends the world at the n-th operation: it and all later ones fail and change nothing.
+//! Faults are injected by [`SimDisk::fail`], and [`SimDisk::fired`] says whether they struck; [`SimDisk::misdirect`] lets a
+//! sector go astray, and [`SimDisk::strays`] says where it went. [`SimDisk::cut_power_at`] ends the world at the n-th operation: it and all later ones fail and change nothing.
+
+mod content;
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Access, SegmentFile, Storage, within};
-use crate::format::PAGE;
+use content::{Content, below, next};
 
 /// What survives or is lost as a whole.
 pub const SECTOR: u64 = 512;
@@ -42,15 +44,6 @@ pub enum Op {
     SyncDir,
     /// [`Storage::set_aside`]
     SetAside,
-}
-
-#[derive(Clone, Debug)]
-struct Content {
-    seen: Vec<u8>,
-    platter: Vec<u8>,
-    /// Pages whose flush failed: the cache calls them clean, though the platter never got them. Only a new write makes
-    /// them dirty again, and only dropping them from the cache shows what is really there.
-    forsaken: BTreeSet<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -82,6 +75,9 @@ struct State {
     cut_at: Option<u64>,
     faults: Vec<Fault>,
     fired: BTreeMap<Op, u64>,
+    /// Sectors still to be flushed rightly before one goes astray.
+    astray_after: Option<u64>,
+    strays: Vec<String>,
 }
 
 /// A simulated disk; clones are handles of the same disk.
@@ -111,7 +107,22 @@ impl SimDisk {
 
     /// Takes all injected faults back.
     pub fn heal(&self) {
-        self.state().faults.clear();
+        let mut state = self.state();
+        state.faults.clear();
+        state.astray_after = None;
+    }
+
+    /// Lets the `after + 1`-th sector that is flushed from now on land at another place, of this file or of another one,
+    /// and not at its own. The flush succeeds, and the cache shows what should be there, as after such an accident it does
+    /// until the pages are dropped from it.
+    pub fn misdirect(&self, after: u64) {
+        self.state().astray_after = Some(after);
+    }
+
+    /// The sectors that went astray so far: whence and whither, to read.
+    #[must_use]
+    pub fn strays(&self) -> Vec<String> {
+        self.state().strays.clone()
     }
 
     /// How often an injected fault struck `op`.
@@ -267,6 +278,31 @@ impl State {
     fn power_is_gone(&self) -> bool {
         self.cut_at.is_some_and(|cut| self.operations >= cut)
     }
+
+    /// The sector at `offset` of file `id` was to be written there, and lands elsewhere.
+    fn lands_elsewhere(&mut self, id: u64, offset: u64) {
+        let Some(content) = self.files.get(&id) else { return };
+        let sector = content.seen[offset as usize..(offset + SECTOR) as usize].to_vec();
+        let files: Vec<(&str, u64)> = self.names.iter().map(|(name, &id)| (name.as_str(), id)).collect();
+        let name_of = |id| files.iter().find(|(_, named)| *named == id).map_or("a removed file", |(name, _)| name);
+        let there = if below(&mut self.rng, 2) == 0 || files.is_empty() {
+            id
+        } else {
+            files[below(&mut self.rng, files.len() as u64) as usize].1
+        };
+        let sectors = self.files.get(&there).map_or(0, |content| content.seen.len() as u64 / SECTOR);
+        if sectors < 2 {
+            return;
+        }
+        let mut to = below(&mut self.rng, sectors) * SECTOR;
+        if there == id && to == offset {
+            to = (to + SECTOR) % (sectors * SECTOR);
+        }
+        self.strays.push(format!("{} at {offset} to {} at {to}", name_of(id), name_of(there)));
+        if let Some(content) = self.files.get_mut(&there) {
+            content.struck(to, &sector);
+        }
+    }
 }
 
 impl DirOp {
@@ -281,35 +317,6 @@ impl DirOp {
                 names.insert(to.clone(), *id);
             }
         }
-    }
-}
-
-impl Content {
-    /// Copies to the platter each dirty sector for which `keep` says so.
-    fn settle(&mut self, mut keep: impl FnMut() -> bool) {
-        let sectors = self.seen.chunks(SECTOR as usize).zip(self.platter.chunks_mut(SECTOR as usize));
-        for (number, (seen, platter)) in (0..).zip(sectors) {
-            if seen != platter && !self.forsaken.contains(&(number * SECTOR / PAGE)) && keep() {
-                platter.copy_from_slice(seen);
-            }
-        }
-    }
-
-    fn pages(&self, range: &Range<u64>) -> Range<u64> {
-        range.start / PAGE..range.end.min(self.seen.len() as u64).div_ceil(PAGE)
-    }
-
-    fn evict(&mut self, range: Range<u64>) {
-        for page in self.pages(&range) {
-            if self.forsaken.remove(&page) {
-                let bytes = self.page_bytes(page);
-                self.seen[bytes.clone()].copy_from_slice(&self.platter[bytes]);
-            }
-        }
-    }
-
-    fn page_bytes(&self, page: u64) -> Range<usize> {
-        (page * PAGE) as usize..((page + 1) * PAGE).min(self.seen.len() as u64) as usize
     }
 }
 
@@ -438,15 +445,19 @@ impl SegmentFile for SimFile {
             // No system is left that could call a page clean.
             return entered;
         }
+        let state = &mut *state;
         let content = state.files.get_mut(&self.id).ok_or(io::ErrorKind::NotFound)?;
+        let astray_after = &mut state.astray_after;
+        let mut strays = Vec::new();
         for page in content.pages(&range) {
-            let bytes = content.page_bytes(page);
-            let dirty = content.seen[bytes.clone()] != content.platter[bytes.clone()];
-            if dirty && entered.is_err() {
-                content.forsaken.insert(page);
-            } else if dirty && !content.forsaken.contains(&page) {
-                content.platter[bytes.clone()].copy_from_slice(&content.seen[bytes]);
-            }
+            strays.extend(content.flush_page(page, entered.is_err(), || {
+                let strikes = *astray_after == Some(0);
+                *astray_after = astray_after.and_then(|after| after.checked_sub(1));
+                strikes
+            }));
+        }
+        for offset in strays {
+            state.lands_elsewhere(self.id, offset);
         }
         entered
     }
@@ -456,17 +467,4 @@ impl SegmentFile for SimFile {
         let Some(content) = state.files.get_mut(&self.id) else { return };
         content.evict(range);
     }
-}
-
-/// SplitMix64: small, and good enough to draw accidents from.
-fn next(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut mixed = *state;
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ (mixed >> 31)
-}
-
-fn below(state: &mut u64, bound: u64) -> u64 {
-    next(state) % bound
 }

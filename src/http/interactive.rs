@@ -1,0 +1,233 @@
+//! The door's paths for transactions that grow call by call and wait for a verdict.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::Value;
+
+use super::access::Visitor;
+use super::api::RepairMode;
+use super::handler::which;
+use super::route::Door;
+use super::{body, headers, openapi, reply, wire};
+use crate::config::PrincipalRole;
+use crate::model::commit::KeyNote;
+use crate::model::problem::Problem;
+use crate::model::request::{Opening, Operation, PrepareWish, WaitFor};
+use crate::model::state::Outcome;
+use crate::model::view::{Answer, View};
+use crate::txn::{Coordinator, Find, LeaseActor, Opened};
+
+type Reply = Response<Body>;
+
+/// Goes on with open transactions. See [`Coordinator`], whose methods these are.
+#[async_trait]
+pub trait Conversing: Send + Sync {
+    /// Opens one.
+    ///
+    /// # Errors
+    /// As a one-shot transaction's.
+    async fn open(&self, opening: Opening, key: Option<KeyNote>) -> Result<Opened, Problem>;
+
+    /// Runs more operations; answers with the results of these.
+    ///
+    /// # Errors
+    /// With state `active`: nothing has run. With any other: it has aborted.
+    async fn operate(&self, what: &Find, operations: Vec<Operation>, actor: &LeaseActor) -> Result<View, Problem>;
+
+    /// Makes it outlive a crash.
+    ///
+    /// # Errors
+    /// A store's refusal; `wrong_state`.
+    async fn prepare(&self, what: &Find, wish: PrepareWish, actor: &LeaseActor) -> Result<View, Problem>;
+
+    /// The verdict.
+    ///
+    /// # Errors
+    /// `wrong_state`, `not_found`.
+    async fn end(
+        &self,
+        what: &Find,
+        outcome: Outcome,
+        wait: Option<WaitFor>,
+        actor: &LeaseActor,
+    ) -> Result<Answer, Problem>;
+}
+
+#[async_trait]
+impl Conversing for Coordinator {
+    async fn open(&self, opening: Opening, key: Option<KeyNote>) -> Result<Opened, Problem> {
+        Self::open(self, opening, key).await
+    }
+
+    async fn operate(&self, what: &Find, operations: Vec<Operation>, actor: &LeaseActor) -> Result<View, Problem> {
+        Self::operate(self, what, operations, actor).await
+    }
+
+    async fn prepare(&self, what: &Find, wish: PrepareWish, actor: &LeaseActor) -> Result<View, Problem> {
+        Self::prepare(self, what, wish, actor).await
+    }
+
+    async fn end(
+        &self,
+        what: &Find,
+        outcome: Outcome,
+        wait: Option<WaitFor>,
+        actor: &LeaseActor,
+    ) -> Result<Answer, Problem> {
+        Self::end(self, what, outcome, wait, actor).await
+    }
+}
+
+#[async_trait]
+impl Conversing for RepairMode {
+    async fn open(&self, _: Opening, _: Option<KeyNote>) -> Result<Opened, Problem> {
+        Err(self.problem())
+    }
+
+    async fn operate(&self, _: &Find, _: Vec<Operation>, _: &LeaseActor) -> Result<View, Problem> {
+        Err(self.problem())
+    }
+
+    async fn prepare(&self, _: &Find, _: PrepareWish, _: &LeaseActor) -> Result<View, Problem> {
+        Err(self.problem())
+    }
+
+    async fn end(&self, _: &Find, _: Outcome, _: Option<WaitFor>, _: &LeaseActor) -> Result<Answer, Problem> {
+        Err(self.problem())
+    }
+}
+
+fn actor(visitor: Visitor) -> LeaseActor {
+    match visitor.role {
+        PrincipalRole::Operator => LeaseActor::Operator,
+        PrincipalRole::App => LeaseActor::Principal(visitor.name),
+    }
+}
+
+/// Opens a transaction that was asked for with `"interactive": true`.
+pub(super) async fn open(door: &Door, opening: Opening, key: Option<KeyNote>) -> Result<Reply, Problem> {
+    Ok(match door.api.open(opening, key).await? {
+        Opened::New(view) => reply::made(&format!("/v1/transactions/{}", view.id), &view),
+        Opened::Replayed(view) => reply::answer(&Answer::Replayed(view)),
+    })
+}
+
+/// Reads a request to one transaction, carries it out by `act`, and reads a refused body to its end.
+async fn attend<F>(door: &Door, id: Result<Path<String>, PathRejection>, request: Request, act: F) -> Reply
+where
+    F: AsyncFnOnce(Find, Option<Value>, LeaseActor) -> Result<Reply, Problem>,
+{
+    let (parts, mut body) = request.into_parts();
+    let done = async {
+        let visitor = door.access.visitor(&parts.headers)?;
+        headers::query(&parts.uri, &[])?;
+        let what = which(id)?;
+        let json = read(door, &parts.headers, &mut body).await?;
+        act(what, json, actor(visitor)).await
+    };
+    match done.await {
+        Ok(reply) => reply,
+        Err(problem) => {
+            body::discard(&mut body, &parts.headers).await;
+            reply::problem(&problem)
+        }
+    }
+}
+
+/// The body as JSON; `None` where there is none.
+async fn read(door: &Door, head: &HeaderMap, body: &mut Body) -> Result<Option<Value>, Problem> {
+    let bytes = body::read(body, head, door.max_body_bytes).await?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    headers::must_be_json(head)?;
+    wire::parse(&bytes).map(Some)
+}
+
+/// Run more operations of an open transaction. Reads see what it wrote; `$ref` reaches back to earlier calls.
+#[utoipa::path(
+    post, path = "/v1/transactions/{id}/operations", operation_id = "runOperations", tag = "transactions",
+    params(("id" = String, Path, description = "A UUID, or `name:THE-NAME`.")),
+    request_body(content = openapi::MoreOperations, content_type = "application/json"),
+    responses((status = 200, description = "They have run; `results` are theirs. The lease begins anew. A problem with `state: active` has run nothing, and the transaction goes on; any other problem has aborted it.", body = View)),
+)]
+pub(super) async fn operate(
+    State(door): State<Arc<Door>>,
+    id: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Reply {
+    attend(&door, id, request, async |what, json, actor| {
+        let json = json.unwrap_or_else(|| serde_json::json!({}));
+        let operations = wire::more_operations(json, &|store| door.api.store_kind(store))?;
+        Ok(reply::json(StatusCode::OK, &door.api.operate(&what, operations, &actor).await?))
+    })
+    .await
+}
+
+/// Make an open transaction outlive crashes: from here on it waits for its verdict.
+#[utoipa::path(
+    post, path = "/v1/transactions/{id}/prepare", operation_id = "prepareTransaction", tag = "transactions",
+    params(("id" = String, Path, description = "A UUID, or `name:THE-NAME`.")),
+    request_body(content = Option<openapi::PrepareRequest>, content_type = "application/json"),
+    responses((status = 200, description = "It is prepared; `guarantee` says whether a store may still refuse at the commit. Asked again, it answers the same.", body = View)),
+)]
+pub(super) async fn prepare(
+    State(door): State<Arc<Door>>,
+    id: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Reply {
+    attend(&door, id, request, async |what, json, actor| {
+        let wish = wire::prepare(json)?;
+        Ok(reply::json(StatusCode::OK, &door.api.prepare(&what, wish, &actor).await?))
+    })
+    .await
+}
+
+/// Commit an open or prepared transaction. Asked again, it answers the same outcome.
+#[utoipa::path(
+    post, path = "/v1/transactions/{id}/commit", operation_id = "commitTransaction", tag = "transactions",
+    params(("id" = String, Path, description = "A UUID, or `name:THE-NAME`.")),
+    request_body(content = Option<openapi::EndRequest>, content_type = "application/json"),
+    responses(
+        (status = 200, description = "It happened: `committed`, `committing` or `needs_intervention`.", body = View),
+        (status = 202, description = "`in_doubt`: not known yet, ask at `Location`.", body = View, headers(("Location" = String), ("Retry-After" = u32))),
+    ),
+)]
+pub(super) async fn commit(
+    State(door): State<Arc<Door>>,
+    id: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Reply {
+    end(&door, id, request, Outcome::Committed).await
+}
+
+/// Roll an open or prepared transaction back. Asked again, it answers the same outcome.
+#[utoipa::path(
+    post, path = "/v1/transactions/{id}/rollback", operation_id = "rollbackTransaction", tag = "transactions",
+    params(("id" = String, Path, description = "A UUID, or `name:THE-NAME`.")),
+    request_body(content = Option<openapi::EndRequest>, content_type = "application/json"),
+    responses(
+        (status = 200, description = "It did not happen: `aborted`, or `aborting` (irrevocable; `pending` names who has to be told).", body = View),
+        (status = 202, description = "`in_doubt`: not known yet, ask at `Location`.", body = View, headers(("Location" = String), ("Retry-After" = u32))),
+    ),
+)]
+pub(super) async fn roll_back(
+    State(door): State<Arc<Door>>,
+    id: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Reply {
+    end(&door, id, request, Outcome::Aborted).await
+}
+
+async fn end(door: &Door, id: Result<Path<String>, PathRejection>, request: Request, outcome: Outcome) -> Reply {
+    attend(door, id, request, async |what, json, actor| {
+        let wait = wire::end(json)?;
+        Ok(reply::answer(&door.api.end(&what, outcome, wait, &actor).await?))
+    })
+    .await
+}
