@@ -41,6 +41,10 @@
 //!   ← http: outcome → status, problem, advice on retrying
 //! ```
 //!
+//! An interactive transaction takes the same way in pieces: its work is done call by call in a task of its own, its
+//! sessions are settled at the commit, and from `validate` on it is the way above. A prepared one stops before the
+//! decision and goes on from there when its verdict comes.
+//!
 //! Recovery ([`txn`]) walks in at the second half of this way; there is no second copy of it. An irreversible act wants
 //! a slip that only the journal can write ([`journal`]), so code that acts before it is decided does not compile.
 //!
@@ -60,6 +64,10 @@
 //! | fence | insert the marker as *aborted*: if it goes in, nobody can commit any more | fencing; presumed abort made certain |
 //! | in doubt | decided or not, and the decider cannot be asked right now | in doubt, blocked |
 //! | needs intervention | decided, and a store refuses its part for good: an operator is needed | heuristic hazard |
+//! | interactive | opened, given operations call by call, ended by its client's verdict; a lease ends it otherwise | conversational transaction |
+//! | prepared | everybody who can has promised, and the verdict is awaited, over restarts too | prepared, held in doubt by its superior |
+//! | settle | give a session its part late, once it is known who decides | dynamic commit tree |
+//! | run again | the part that could not promise, repeated from the log when the verdict comes | – |
 //! | Intent, Decision, Done | journal records: what is about to happen; it is so; every store has it | prepare, commit and end records |
 //! | force | append and wait until it is durable | force-write |
 //! | slip (`Decided`) | a value that proves that a decision is durable; only the journal mints it | capability, witness |

@@ -89,6 +89,8 @@ async fn a_lease_is_taken_renewed_released_and_runs_out() {
         })
         .await;
     assert_eq!(world.get(&sidecar, "/v1/status").await.body["locks"]["leases"], 3, "two shared, one exclusive");
+    let reaped = sidecar.metrics().unwrap().lines().any(|line| line == r#"outrigger_reaped_total{what="lease"} 1"#);
+    assert!(reaped, "one has run out");
     // Leases end with the sidecar; numbers do not start again.
     sidecar.kill().unwrap();
     let sidecar = world.start(&launch).await;

@@ -8,11 +8,10 @@ use super::events::Events;
 use super::interactive::Conversing;
 use super::locks::Locks;
 use crate::model::commit::KeyNote;
-use crate::model::ids::TxnId;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::TxnRequest;
 use crate::model::view::{Answer, View};
-use crate::txn::{Coordinator, Find, ListFilter, Page};
+use crate::txn::{Accepted, Coordinator, Find, ListFilter, Page};
 
 /// Runs transactions and knows of them. See [`Coordinator`], whose methods these are.
 #[async_trait]
@@ -24,7 +23,7 @@ pub trait Api: Locks + Conversing + Events {
     ///
     /// # Errors
     /// What can be refused at once.
-    async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<TxnId, Problem>;
+    async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<Accepted, Problem>;
 
     /// Finds a transaction.
     ///
@@ -54,7 +53,7 @@ impl Api for Coordinator {
         Self::submit(self, request, key).await
     }
 
-    async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<TxnId, Problem> {
+    async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<Accepted, Problem> {
         Self::submit_async(self, request, key).await
     }
 
@@ -99,7 +98,7 @@ impl Api for RepairMode {
         Answer::Problem(Box::new(self.problem()))
     }
 
-    async fn submit_async(&self, _: TxnRequest, _: Option<KeyNote>) -> Result<TxnId, Problem> {
+    async fn submit_async(&self, _: TxnRequest, _: Option<KeyNote>) -> Result<Accepted, Problem> {
         Err(self.problem())
     }
 

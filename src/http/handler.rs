@@ -16,7 +16,8 @@ use crate::model::ids::TxnId;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::Opening;
 use crate::model::state::TxnState;
-use crate::txn::{Find, ListFilter, Page};
+use crate::model::view::Answer;
+use crate::txn::{Accepted, Find, ListFilter, Page};
 
 type Reply = Response<Body>;
 const DEFAULT_LIMIT: usize = 100;
@@ -31,7 +32,7 @@ fn or_problem(result: Result<Reply, Problem>) -> Reply {
     post, path = "/v1/transactions", operation_id = "submitTransaction", tag = "transactions",
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters. The same key with the same request answers the same outcome and runs nothing twice; an aborted transaction does not consume its key."),
-        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once, with `Location`."),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once, with `Location`; 200 where the key had been used."),
         ("traceparent" = Option<String>, Header, description = "W3C Trace Context. Its trace id becomes the transaction's `trace_id`; every answer has a `traceparent` of the same trace with a span of ours."),
     ),
     request_body(content = openapi::TransactionRequest, content_type = "application/json"),
@@ -71,9 +72,10 @@ async fn submit_inner(door: &Door, parts: &Parts, body: &mut Body) -> Result<Rep
         }
     };
     if headers::prefers_async(head) {
-        let id = door.api.submit_async(request, note).await?;
-        let view = door.api.find(&Find::Id(id)).await.ok();
-        return Ok(reply::accepted(id, view.as_ref()));
+        return Ok(match door.api.submit_async(request, note).await? {
+            Accepted::Running(id) => reply::accepted(id, door.api.find(&Find::Id(id)).await.ok().as_ref()),
+            Accepted::Replayed(view) => reply::answer(&Answer::Replayed(view)),
+        });
     }
     Ok(reply::answer(&door.api.submit(request, note).await))
 }

@@ -107,6 +107,7 @@ pub(super) struct Log {
     pub(super) bytes: IntGauge,
     pub(super) oldest_live: Gauge,
     pub(super) poisoned: IntGauge,
+    pub(super) keys: IntGauge,
 }
 
 impl Log {
@@ -127,6 +128,7 @@ impl Log {
                 "journal_oldest_live_seconds",
                 "Age of the oldest transaction that keeps segments from going; 0 where there is none",
             ),
+            keys: m.count("journal_keys", "Idempotency keys that only the journal remembers"),
             poisoned: m.count("journal_poisoned", "1 after a failed flush: only a restart helps"),
         }
     }

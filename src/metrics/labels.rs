@@ -154,6 +154,26 @@ labels! {
 }
 
 labels! {
+    /// What was left over, and is gone now.
+    Reaped {
+        /// A lease whose time was over.
+        Lease = "lease",
+        /// An interactive transaction whose client went away.
+        Interactive = "interactive",
+        /// A prepared transaction that nobody decided in time.
+        PreparedExpired = "prepared_expired",
+        /// A prepared transaction in a store that our log did not know.
+        PreparedOrphan = "prepared_orphan",
+        /// A session of a dead life of ours in a store.
+        Session = "session",
+        /// A marker or participant row without a key.
+        Marker = "marker",
+        /// An idempotency key, in a store's marker or in the log.
+        Key = "key",
+    }
+}
+
+labels! {
     /// Where the waits of a deadlock are.
     DeadlockSource {
         /// In our own lock table.

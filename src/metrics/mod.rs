@@ -14,12 +14,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{
-    Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
 use families::{Locks, Log, Maker, SPANS};
 pub use labels::{
-    AttemptReason, CallResult, DeadlockSource, DeviceWrite, Pattern, Phase, RecoveryOutcome, Route, StoreCall,
+    AttemptReason, CallResult, DeadlockSource, DeviceWrite, Pattern, Phase, Reaped, RecoveryOutcome, Route, StoreCall,
 };
 
 use crate::model::ids::StoreName;
@@ -66,6 +66,8 @@ struct Families {
     journal: Log,
     recovery: Gauge,
     recovered: IntCounterVec,
+    reaped: IntCounterVec,
+    sweep: Histogram,
     http_requests: IntCounterVec,
     http_seconds: HistogramVec,
     followers: IntGauge,
@@ -128,6 +130,12 @@ impl Families {
                 "Transactions that the last start found unfinished, by how they were left",
                 &["outcome"],
             ),
+            reaped: m.counters("reaped_total", "Left-overs that were ended or deleted, by what they were", &["what"]),
+            sweep: m.histogram(
+                "reaper_sweep_seconds",
+                "How long one look for left-overs in one store took, rests included",
+                SPANS,
+            ),
             http_requests: m.counters("http_requests_total", "Requests at the door, by answer", &["route", "status"]),
             http_seconds: m.histograms("http_request_seconds", "How long requests at the door took", &["route"], SPANS),
             followers: m.count("event_followers", "Clients that follow the events"),
@@ -164,6 +172,7 @@ impl Metrics {
         AttemptReason::ALL.iter().for_each(|reason| drop(f.attempts.with_label_values(&[reason.as_str()])));
         DeviceWrite::ALL.iter().for_each(|purpose| drop(f.journal.device.with_label_values(&[purpose.as_str()])));
         RecoveryOutcome::ALL.iter().for_each(|outcome| drop(f.recovered.with_label_values(&[outcome.as_str()])));
+        Reaped::ALL.iter().for_each(|what| drop(f.reaped.with_label_values(&[what.as_str()])));
         for state in OPEN_STATES {
             f.open.with_label_values(&[state.as_str()]);
             f.oldest.with_label_values(&[state.as_str()]);
@@ -349,6 +358,21 @@ impl Metrics {
         // Counted elsewhere and only looked up here. Two that render at the same time each add their own part.
         let before = self.0.events_seen.fetch_max(told, Ordering::Relaxed);
         self.0.events.inc_by(told.saturating_sub(before));
+    }
+
+    /// So many left-overs are gone.
+    pub fn reaped(&self, what: Reaped, count: u64) {
+        self.0.reaped.with_label_values(&[what.as_str()]).inc_by(count);
+    }
+
+    /// A store was looked through for left-overs.
+    pub fn sweep_took(&self, took: Duration) {
+        self.0.sweep.observe(took.as_secs_f64());
+    }
+
+    /// Idempotency keys that only the journal remembers.
+    pub fn set_journal_keys(&self, count: usize) {
+        self.0.journal.keys.set(as_gauge(count));
     }
 
     /// The door answered.

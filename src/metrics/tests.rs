@@ -39,6 +39,9 @@ fn every_family_of_the_contract_is_there_at_zero() {
         "journal_poisoned",
         "recovery_seconds",
         "recovery_transactions_total",
+        "reaped_total",
+        "reaper_sweep_seconds",
+        "journal_keys",
         "http_requests_total",
         "http_request_seconds",
         "event_followers",
@@ -57,6 +60,9 @@ fn every_family_of_the_contract_is_there_at_zero() {
         r#"outrigger_store_up{store="pg"} 0"#,
         r#"outrigger_http_requests_total{route="POST /v1/transactions",status="504"} 0"#,
         "outrigger_journal_poisoned 0",
+        r#"outrigger_reaped_total{what="lease"} 0"#,
+        r#"outrigger_reaped_total{what="interactive"} 0"#,
+        r#"outrigger_reaped_total{what="prepared_expired"} 0"#,
     ] {
         assert!(text.lines().any(|l| l == line), "{line} is missing");
     }
@@ -76,6 +82,7 @@ fn what_happens_is_counted_where_it_belongs() {
     m.journal_wrote(DeviceWrite::Flush, 4096);
     m.set_journal_damaged();
     m.http(Route::Submit, 200, second);
+    m.reaped(Reaped::PreparedOrphan, 200);
     m.attempt(AttemptReason::after(Code::Conflict).unwrap());
     m.deadlock_broken(DeadlockSource::Cross);
     m.deadlock_checked(DeadlockSource::Neo4j, Duration::from_millis(6));
@@ -93,6 +100,7 @@ fn what_happens_is_counted_where_it_belongs() {
         r#"outrigger_journal_device_bytes_total{purpose="flush"} 4096"#,
         r#"outrigger_journal_device_bytes_total{purpose="prepare"} 0"#,
         "outrigger_journal_damaged 1",
+        r#"outrigger_reaped_total{what="prepared_orphan"} 200"#,
         r#"outrigger_http_requests_total{route="POST /v1/transactions",status="200"} 1"#,
         r#"outrigger_attempts_total{reason="conflict"} 1"#,
         r#"outrigger_deadlocks_total{source="cross"} 1"#,

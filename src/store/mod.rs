@@ -231,11 +231,12 @@ pub trait Marks: Send + Sync {
     /// [`Setback::Again`].
     async fn heartbeat(&self, owner: LogOwner) -> Result<Vec<OtherLog>, Setback>;
 
-    /// Ends all sessions of this log with an older incarnation than `owner`'s and waits until they are gone.
+    /// Ends all sessions of this log with an older incarnation than `owner`'s and waits until they are gone; answers how
+    /// many it ended.
     ///
     /// # Errors
     /// [`Setback::Again`] while some live on.
-    async fn end_old_sessions(&self, owner: LogOwner) -> Result<(), Setback>;
+    async fn end_old_sessions(&self, owner: LogOwner) -> Result<u64, Setback>;
 
     /// Inserts the marker of `run` with outcome `aborted` and without a key, or finds it committed. Blocks while an old
     /// session holds it, and ends exactly the blockers that the store names when they are ours.
@@ -250,6 +251,12 @@ pub trait Marks: Send + Sync {
     /// [`Setback::Again`].
     async fn look_up(&self, what: &LookUp) -> Result<Option<Marker>, Setback>;
 
+    /// Those of `keys` that committed markers hold, whoever's.
+    ///
+    /// # Errors
+    /// [`Setback::Again`].
+    async fn held_keys(&self, keys: &[String]) -> Result<Vec<String>, Setback>;
+
     /// The latest durable Lsn of this log that any marker (or gid) here names: a witness against a log that lost
     /// acknowledged records.
     ///
@@ -258,11 +265,11 @@ pub trait Marks: Send + Sync {
     async fn latest_durable(&self, log: LogId) -> Result<Lsn, Setback>;
 
     /// Deletes markers and participant rows of `sweep.log` sent before `sweep.below`, old enough on the store's clock;
-    /// a bounded number a call. Answers how many went.
+    /// a bounded number a call.
     ///
     /// # Errors
     /// [`Setback::Again`].
-    async fn forget(&self, sweep: &Sweep) -> Result<u64, Setback>;
+    async fn forget(&self, sweep: &Sweep) -> Result<Forgotten, Setback>;
 }
 
 /// Which markers may go (protocol.md, "When a marker may go").
@@ -276,6 +283,17 @@ pub struct Sweep {
     pub grace: Duration,
     /// Least age of one with a key: its TTL plus the longest life of a transaction.
     pub key_ttl: Duration,
+}
+
+/// What one call of [`Marks::forget`] deleted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Forgotten {
+    /// Markers without a key, and participant rows.
+    pub markers: u64,
+    /// Markers with a key.
+    pub keys: u64,
+    /// Whether it stopped at its bound, so that there may be more.
+    pub more: bool,
 }
 
 /// Another log that lives over the same store.

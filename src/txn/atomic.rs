@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::core::Core;
 use super::entry::{Entry, Results};
 use super::work::{self, Part};
-use super::{finish, in_doubt};
+use super::{elsewhere, finish, in_doubt};
 use crate::clock;
 use crate::crash;
 use crate::journal::record::{Ended, Intent};
@@ -71,8 +71,11 @@ pub(super) async fn run(
         Err(problem) => return End::Aborted(problem),
     };
     entry.planned(run, &plan);
+    let decider = plan.decider.clone();
     let mut attempt = Attempt::new(core, entry, run, plan, request.isolation, deadline);
-    let worked = timeout_at(deadline, attempt.first_half(request)).await.unwrap_or_else(|_| {
+    let key_is_free = elsewhere::not_used(core, entry, decider.as_ref());
+    let first_half = async { futures::try_join!(attempt.first_half(request), key_is_free).map(|_| ()) };
+    let worked = timeout_at(deadline, first_half).await.unwrap_or_else(|_| {
         let waited = request.timeout.as_millis();
         Err(Problem::new(Code::Timeout, format!("not ready to decide after {waited} ms, so it was aborted")))
     });

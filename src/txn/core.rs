@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -10,15 +10,15 @@ use tokio_util::task::TaskTracker;
 
 use super::deadlock::Detector;
 use super::interactive::Conversations;
+use super::keys::Keys;
 use super::leases::Leases;
 use super::recovery::Report;
 use super::registry::{Registry, Retention};
 use super::site::Site;
 use crate::journal::Journal;
-use crate::journal::record::Ended;
 use crate::lock::LockManager;
 use crate::metrics::Metrics;
-use crate::model::ids::{Lsn, StoreName};
+use crate::model::ids::StoreName;
 use crate::model::problem::Problem;
 
 /// How the coordinator is set.
@@ -60,8 +60,8 @@ pub(super) struct Core {
     pub(super) conversations: Conversations,
     /// The log lost acknowledged records, as a store witnesses: nothing may be served.
     pub(super) lost_log: Mutex<Option<String>>,
-    /// Committed runs whose key only the log remembers, with the place of their record.
-    pub(super) keyed: Mutex<BTreeMap<String, (Lsn, Ended)>>,
+    /// Committed runs whose key only the log remembers.
+    pub(super) keyed: Mutex<Keys>,
     pub(super) report: Mutex<Report>,
 }
 
@@ -74,6 +74,10 @@ impl Core {
         let unknown =
             || Problem::invalid("", format!("there is no store `{store}` in the configuration")).in_store(store);
         self.sites.get(store).ok_or_else(unknown)
+    }
+
+    pub(super) fn keyed(&self) -> MutexGuard<'_, Keys> {
+        self.keyed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn lost_log(&self) -> Option<String> {

@@ -257,7 +257,8 @@ pub(super) async fn wait_for(core: &Arc<Core>) -> WaitForView {
         };
         NodeView { id: party.to_string(), name, state }
     };
-    WaitForView { nodes: parties.into_iter().map(node).collect(), edges: edges.clone() }
+    let nodes = parties.into_iter().map(node).collect();
+    WaitForView { nodes, edges }
 }
 
 fn entry(core: &Core, party: &Party) -> Option<Arc<Entry>> {

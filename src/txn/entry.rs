@@ -412,6 +412,11 @@ impl Entry {
         self.tell_end();
     }
 
+    /// Microseconds since 1970; `None` while it is open.
+    pub(super) fn ended_us(&self) -> Option<i64> {
+        self.live().ended_us
+    }
+
     /// A rough count of the bytes that its results hold.
     pub(super) fn weight(&self) -> usize {
         self.live().results.as_ref().map_or(0, |results| results.values().map(weight).sum())

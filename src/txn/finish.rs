@@ -69,10 +69,7 @@ pub(super) async fn write_end(core: &Core, entry: &Entry, decided: &Decided, int
     match core.journal.end(&ended) {
         Ok(lsn) => {
             entry.end_is_told();
-            if let Some((note, _)) = &ended.key {
-                let mut keyed = core.keyed.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                keyed.insert(note.key.clone(), (lsn, ended));
-            }
+            core.keyed().note(lsn, ended);
             core.locks.release_all(entry.id);
             crash::point("after_done");
             true

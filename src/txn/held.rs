@@ -32,17 +32,13 @@ use crate::crash;
 use crate::journal::Undecided;
 use crate::journal::prepared::Prepared;
 use crate::journal::slip::Decided;
+use crate::metrics::Reaped;
 use crate::model::commit::Decider;
 use crate::model::ids::Lsn;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::OnExpiry;
 use crate::model::state::{Event, Outcome};
 
-/// How often a prepared transaction looks whether its record has fallen far behind in the log.
-const LOOK_BEHIND: Duration = Duration::from_secs(20);
-/// Its record is written again when so many bytes stand behind it: else it would hold old segments for as long as it
-/// waits.
-const FAR_BEHIND: u64 = 32 << 20;
 /// An expired one whose rollback the log does not take is tried again after this.
 const EXPIRY_AGAIN: Duration = Duration::from_secs(1);
 
@@ -97,7 +93,7 @@ impl<'a> Held<'a> {
     pub(super) async fn wait(mut self, mut calls: mpsc::Receiver<Call>) -> End {
         let mut expiry = self.until_expiry();
         loop {
-            let look = Instant::now() + LOOK_BEHIND;
+            let look = Instant::now() + self.core.settings.sweep_every;
             let call = tokio::select! {
                 biased;
                 Some(call) = calls.recv() => call,
@@ -154,7 +150,10 @@ impl<'a> Held<'a> {
         let cause = Problem::new(Code::Timeout, "it was prepared, and no verdict came in its time");
         self.entry.step("expired", None);
         match self.rule(Outcome::Aborted, Some(cause)).await {
-            Ok(ruled) => Some(ruled),
+            Ok(ruled) => {
+                self.core.metrics.reaped(Reaped::PreparedExpired, 1);
+                Some(ruled)
+            }
             Err(problem) => {
                 tracing::warn!(transaction = %self.entry.id, %problem, "expired, and it cannot be rolled back yet");
                 None
@@ -184,10 +183,13 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Writes its record again, so that the segments before it may go.
+    /// Writes its record again when a segment's worth stands behind it: else it would hold the segments before it for as
+    /// long as it waits. Here and not by the janitor, so that it can never come after the Intent that a verdict leaves.
     async fn move_forward(&self) {
+        let stats = self.core.journal.stats();
+        let segment = stats.bytes / stats.segments.max(1);
         let behind = self.core.journal.next_lsn().as_u64().saturating_sub(self.entry.pin().as_u64());
-        if behind < FAR_BEHIND {
+        if behind < segment {
             return;
         }
         match self.core.journal.promise_again(&self.prepared).await {

@@ -24,6 +24,17 @@ pub(super) async fn resolve(core: &Arc<Core>, run: Run, store: &StoreName) -> Op
     Some((learn(core, &verdict)?, marker))
 }
 
+/// The same for a `run` of the past: those take turns at a store, however many a crash has left.
+///
+/// As [`resolve`].
+pub(super) async fn resolve_past(core: &Arc<Core>, run: Run, store: &StoreName) -> Option<(Decided, Option<Marker>)> {
+    let turn = core.site(store).ok()?.turn().await;
+    let found = fence(core, run, store).await;
+    drop(turn);
+    let (verdict, marker) = found?;
+    Some((learn(core, &verdict)?, marker))
+}
+
 /// Fences a `run` of the past in every store that can mark, since nobody knows which one it would have let decide. Where
 /// it committed in one of them, it committed, and that one is answered too; else nobody can commit it any more.
 ///
@@ -34,7 +45,9 @@ pub(super) async fn resolve_everywhere(
 ) -> Option<(Decided, Option<Marker>, Option<StoreName>)> {
     let marking = core.sites.values().filter(|site| site.store.marks().is_some());
     let fencing = marking.map(|site| async move {
+        let turn = site.turn().await;
         let found = fence(core, run, site.name()).await;
+        drop(turn);
         // A store that is down holds up only itself.
         site.fenced();
         found

@@ -27,7 +27,7 @@ use crate::metrics::AttemptReason;
 use crate::model::commit::KeyNote;
 use crate::model::ids::TxnId;
 use crate::model::problem::{Code, Problem};
-use crate::model::request::{DeclaredLock, Isolation, Opening, Operation, PrepareWish, TxnRequest, WaitFor};
+use crate::model::request::{DeclaredLock, Isolation, Opening, Operation, PrepareWish, WaitFor};
 use crate::model::state::{Outcome, TxnState};
 use crate::model::view::{Answer, View};
 
@@ -135,16 +135,14 @@ impl Coordinator {
         core.check_open()?;
         core.check_plan(&request, Instant::now() + request.timeout).await?;
         if let Some(note) = &key
-            && let Some(known) = core.known_key(note).await?
+            && let Some(known) = look_up::known_key(core, note, request.wait, true).await?
         {
             return Ok(Opened::Replayed(known));
         }
         if core.registry.open_count() >= core.settings.max_open {
             return Err(Problem::new(Code::Overloaded, format!("{} transactions are open", core.settings.max_open)));
         }
-        let TxnRequest { name, priority, trace, .. } = &request;
-        let entry = core.registry.begin(name.clone(), key, *priority, *trace, || core.journal.durable_lsn())?;
-        entry.tell_to(core.journal.feed());
+        let entry = core.begin(request.name, key, request.priority, request.trace)?;
         entry.step("begun", None);
         if let Err(problem) = core.journal.begin(&entry.began_record(&principal)) {
             close(core, &entry, super::End::Aborted(problem.clone()));

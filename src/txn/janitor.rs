@@ -1,18 +1,15 @@
-//! What has to be done now and then: sweep markers, let segments go, look for orphans, feed the gauges.
+//! What has to be done now and then within this process: forget what is old, let segments go, feed the gauges. What
+//! transactions leave in the stores is the reaper's.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
-use super::monitor;
-use super::site::Gate;
-use crate::journal::record::Ended;
-use crate::metrics::{Metrics, StoreCall};
-use crate::model::ids::{Lsn, StoreName};
+use crate::metrics::{Metrics, Reaped};
+use crate::model::ids::StoreName;
 use crate::model::powers::Role;
 use crate::model::state::TxnState;
-use crate::store::{Setback, Sweep};
 
 /// Runs until the coordinator stops.
 pub(super) async fn tidy(core: Arc<Core>) {
@@ -23,64 +20,37 @@ pub(super) async fn tidy(core: Arc<Core>) {
             () = tokio::time::sleep(core.settings.sweep_every) => {}
         }
         core.registry.trim();
-        sweep(&core).await;
+        forget_keys(&core);
         checkpoint(&core).await;
-        for site in core.sites.values().filter(|site| site.gate() == Gate::Open) {
-            if let Err(Setback::Again(why) | Setback::Final(why)) = monitor::adopt_orphans(&core, site).await {
-                tracing::debug!(store = %site.name(), why, "cannot look for orphans now");
-            }
-        }
     }
 }
 
-/// Markers go when everything that noted an older durable Lsn has ended, durably, and they are old enough on the
-/// store's own clock (protocol.md, "When a marker may go").
-async fn sweep(core: &Core) {
-    let below = core.registry.oldest_durable(|| core.journal.durable_lsn());
-    // Every `Done` of what is no longer open was appended before this line; now they are durable.
-    if core.journal.settle().await.is_err() {
-        return;
-    }
-    let owner = core.journal.owner();
-    let lifetime = core.settings.marker_grace;
-    let sweep = Sweep { log: owner.log, below, grace: lifetime, key_ttl: core.settings.key_ttl + lifetime };
-    for site in core.sites.values().filter(|site| site.gate() == Gate::Open) {
-        let Some(marks) = site.store.marks() else { continue };
-        loop {
-            match site.call(StoreCall::Forget, marks.forget(&sweep)).await {
-                Ok(0) => break,
-                Ok(gone) => tracing::debug!(store = %site.name(), gone, "markers swept"),
-                Err(Setback::Again(why) | Setback::Final(why)) => {
-                    tracing::debug!(store = %site.name(), why, "cannot sweep now");
-                    break;
-                }
-            }
-        }
-    }
+/// Keys whose time has passed are free again; those in markers are the reaper's.
+fn forget_keys(core: &Core) {
+    let ttl = i64::try_from(core.settings.key_ttl.as_micros()).unwrap_or(i64::MAX);
+    let expired = crate::clock::now_us().saturating_sub(ttl);
+    core.registry.expire_keys(expired);
+    let gone = core.keyed().expire(expired);
+    core.metrics.reaped(Reaped::Key, gone);
 }
 
-/// Lets segments go that nothing open needs. Runs whose key only the log remembers are copied forward while their key
-/// lives.
+/// Lets segments go that nothing open needs. Runs whose key only the log remembers are carried forward where that pays.
 async fn checkpoint(core: &Core) {
     let stats = core.journal.stats();
     if stats.segments < 2 {
         return;
     }
     let needed = core.registry.oldest_pin(|| core.journal.next_lsn());
-    let expired = crate::clock::now_us() - i64::try_from(core.settings.key_ttl.as_micros()).unwrap_or(i64::MAX);
-    let copy: Vec<Ended> = {
-        let mut keyed = core.keyed.lock().unwrap_or_else(PoisonError::into_inner);
-        keyed.retain(|_, (_, ended)| ended.ended_us > expired);
-        let below = |(lsn, _): &&(Lsn, Ended)| *lsn < needed;
-        keyed.values().filter(below).map(|(_, ended)| ended.clone()).collect()
-    };
-    match core.journal.checkpoint(needed, &copy).await {
+    let (below, copies) = core.keyed().carry(stats.released_lsn, needed, stats.bytes / stats.segments);
+    if copies.is_empty() && below <= stats.released_lsn {
+        return;
+    }
+    match core.journal.checkpoint(below, &copies).await {
         Ok(places) => {
-            let mut keyed = core.keyed.lock().unwrap_or_else(PoisonError::into_inner);
-            for (ended, place) in copy.into_iter().zip(places) {
-                if let Some((note, _)) = &ended.key {
-                    keyed.insert(note.key.clone(), (place, ended.clone()));
-                }
+            let mut keyed = core.keyed();
+            // One that has expired meanwhile stays forgotten.
+            for (place, ended) in places.into_iter().zip(copies) {
+                keyed.moved(place, ended);
             }
         }
         Err(problem) => tracing::warn!(%problem, "cannot checkpoint now"),
@@ -97,7 +67,10 @@ pub(super) fn gauges(core: &Core, metrics: &Metrics) {
         let slot = open.entry(entry.state().as_str()).or_default();
         slot.0 += 1;
         slot.1 = slot.1.max(age);
-        oldest_live = oldest_live.max(age);
+        // The record of one that waits for its verdict moves on in the log: it holds no segments.
+        if entry.state() != TxnState::Prepared {
+            oldest_live = oldest_live.max(age);
+        }
         if entry.state() != TxnState::Active {
             entry.pending_as(Role::Redoer).into_iter().for_each(|store| *redo.entry(store).or_default() += 1);
         }
@@ -109,6 +82,7 @@ pub(super) fn gauges(core: &Core, metrics: &Metrics) {
     for store in core.sites.keys() {
         metrics.set_redo_pending(store, redo.get(store).copied().unwrap_or(0));
     }
+    metrics.set_journal_keys(core.keyed().len());
     metrics.set_locks(core.locks.held(), core.locks.waiting());
     metrics.set_events(core.journal.feed().told());
     let stats = core.journal.stats();

@@ -29,6 +29,7 @@ use super::core::Core;
 use super::{Coordinator, work};
 use crate::clock;
 use crate::lock::{Claim, LockKey, Mode, Standing};
+use crate::metrics::Reaped;
 use crate::model::ids::TxnId;
 use crate::model::problem::{Code, Problem};
 
@@ -244,6 +245,7 @@ async fn expire(core: Arc<Core>, id: TxnId) {
         if core.leases.strike_if_over(id) {
             tracing::debug!(lease = %id, "a lease ran out");
             core.locks.release_all(id);
+            core.metrics.reaped(Reaped::Lease, 1);
             return;
         }
     }

@@ -5,8 +5,11 @@
 //!                                                                 ├ work      step 3
 //!                                                                 ├ in_doubt  the answer was lost: fence
 //!                                                                 └ finish    steps 7 and 8 ◄── recovery walks in here
-//!   monitor   one a store: its gate            janitor   sweeps, checkpoints, orphans
+//!   open ─► interactive (a mailbox) ─► the same attempt, call by call ─► held: prepared, waits for its verdict
+//!
+//!   monitor   one a store: its gate            reaper    one a store: what is left over in it
 //!   leases    locks for applications           deadlock  circles that run through stores
+//!   keys      what only the log remembers      janitor   forgets, checkpoints
 //! ```
 //!
 //! A client that goes away drops a receiver, never the protocol.
@@ -14,6 +17,7 @@
 mod atomic;
 mod core;
 mod deadlock;
+mod elsewhere;
 mod entry;
 mod events;
 mod finish;
@@ -21,10 +25,12 @@ mod held;
 mod in_doubt;
 mod interactive;
 mod janitor;
+mod keys;
 mod leases;
 mod lock_view;
 mod look_up;
 mod monitor;
+mod reaper;
 pub mod recovery;
 mod registry;
 mod retry;
@@ -32,7 +38,6 @@ mod site;
 mod status;
 mod work;
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -58,17 +63,18 @@ use self::entry::Entry;
 use self::interactive::Conversations;
 use self::leases::Leases;
 use self::recovery::Report;
-use self::registry::{Keyed, Registry};
+use self::registry::Registry;
 use self::site::Site;
 use crate::clock;
 use crate::journal::{Journal, OpenReport};
 use crate::lock::LockManager;
 use crate::metrics::{AttemptReason, Metrics, Pattern};
-use crate::model::commit::KeyNote;
+use crate::model::commit::{Decider, KeyNote};
 use crate::model::ids::{Run, StoreName, TxnId};
 use crate::model::problem::{Code, Problem};
 use crate::model::request::{TxnRequest, WaitFor};
 use crate::model::state::{Event, Outcome, TxnState};
+use crate::model::trace::TraceId;
 use crate::model::view::{Answer, View};
 use crate::plan::{Plan, parts};
 use crate::store::Store;
@@ -173,15 +179,16 @@ impl Coordinator {
             leaving: CancellationToken::new(),
             conversations: Conversations::default(),
             lost_log: Mutex::default(),
-            keyed: Mutex::new(BTreeMap::new()),
+            keyed: Mutex::default(),
             report: Mutex::new(report),
         });
         let plan = recovery::take_over(&core, opened.replayed);
         core.report.lock().unwrap_or_else(PoisonError::into_inner).ready_seconds = since.elapsed().as_secs_f64();
         metrics.set_recovery(since.elapsed());
-        recovery::resume_all(&core, plan, since);
+        recovery::resume_all(&core, plan, recovery::Origin::Log, since);
         for site in core.sites.values() {
             tokio::spawn(monitor::watch(core.clone(), site.clone()));
+            tokio::spawn(reaper::reap(core.clone(), site.clone()));
         }
         tokio::spawn(janitor::tidy(core.clone()));
         tokio::spawn(deadlock::watch(core.clone()));
@@ -199,42 +206,50 @@ impl Coordinator {
     pub async fn submit(&self, request: TxnRequest, key: Option<KeyNote>) -> Answer {
         let deadline = Instant::now() + request.timeout;
         let wait = request.wait;
-        match self.admit(request, key, deadline).await {
+        match self.admit(request, key, deadline, false).await {
             Ok(Admitted::Running(entry)) => self.core.wait(&entry, wait, deadline).await,
             Ok(Admitted::Replayed(view)) => Answer::Replayed(view),
             Err(problem) => Answer::Problem(Box::new(problem)),
         }
     }
 
-    /// The same without waiting (`Prefer: respond-async`).
+    /// The same without waiting (`Prefer: respond-async`). Nobody reads the answer of the run, so what stands under the
+    /// key is looked for first, in the stores too.
     ///
     /// # Errors
     /// What can be refused at once: `name_in_use`, `overloaded`, `impossible_guarantee`, `store_unavailable`, …
-    pub async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<TxnId, Problem> {
+    pub async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<Accepted, Problem> {
         let deadline = Instant::now() + request.timeout;
-        match self.admit(request, key, deadline).await? {
-            Admitted::Running(entry) => Ok(entry.id),
-            Admitted::Replayed(view) => {
-                view.id.parse().map_err(|_| Problem::new(Code::Internal, "a recorded id that is none"))
-            }
-        }
+        Ok(match self.admit(request, key, deadline, true).await? {
+            Admitted::Running(entry) => Accepted::Running(entry.id),
+            Admitted::Replayed(view) => Accepted::Replayed(view),
+        })
     }
 
-    async fn admit(&self, request: TxnRequest, key: Option<KeyNote>, deadline: Instant) -> Result<Admitted, Problem> {
+    async fn admit(
+        &self,
+        request: TxnRequest,
+        key: Option<KeyNote>,
+        deadline: Instant,
+        look_in_stores: bool,
+    ) -> Result<Admitted, Problem> {
         let core = &self.core;
         core.check_open()?;
-        core.check_plan(&request, deadline).await?;
-        if let Some(note) = &key
-            && let Some(known) = core.known_key(note).await?
-        {
-            return Ok(Admitted::Replayed(known));
+        let plan = core.check_plan(&request, deadline).await?;
+        if let Some(note) = &key {
+            if let Some(known) = look_up::known_key(core, note, request.wait, look_in_stores).await? {
+                return Ok(Admitted::Replayed(known));
+            }
+            if plan.decider == Some(Decider::Wal) && core.keyed().is_full() {
+                let detail = "the log remembers as many idempotency keys as memory has room for: \
+                              a shorter journal.key_ttl_ms frees them earlier";
+                return Err(Problem::new(Code::Overloaded, detail));
+            }
         }
         if core.registry.open_count() >= core.settings.max_open {
             return Err(Problem::new(Code::Overloaded, format!("{} transactions are open", core.settings.max_open)));
         }
-        let TxnRequest { name, priority, trace, .. } = &request;
-        let entry = core.registry.begin(name.clone(), key, *priority, *trace, || core.journal.durable_lsn())?;
-        entry.tell_to(core.journal.feed());
+        let entry = core.begin(request.name.clone(), key, request.priority, request.trace)?;
         entry.step("begun", None);
         core.tasks.spawn(drive(core.clone(), entry.clone(), request, deadline).instrument(entry.span()));
         Ok(Admitted::Running(entry))
@@ -317,6 +332,15 @@ impl Coordinator {
     }
 }
 
+/// What became of a request that nobody waits for.
+#[derive(Clone, Debug)]
+pub enum Accepted {
+    /// It is on its way.
+    Running(TxnId),
+    /// Its key had been used: this is the recorded outcome.
+    Replayed(Box<View>),
+}
+
 enum Admitted {
     Running(Arc<Entry>),
     Replayed(Box<View>),
@@ -389,36 +413,32 @@ impl Core {
         Ok(())
     }
 
+    /// Lets a transaction in, as the only one with its key.
+    fn begin(
+        &self,
+        name: Option<String>,
+        key: Option<KeyNote>,
+        priority: i32,
+        trace: TraceId,
+    ) -> Result<Arc<Entry>, Problem> {
+        let recorded = |note: &KeyNote| match look_up::in_the_log(self, note)? {
+            Some(entry) => Err(registry::in_flight(&entry)),
+            None => Ok(()),
+        };
+        let entry = self.registry.begin(name, key, priority, trace, || self.journal.durable_lsn(), recorded)?;
+        entry.tell_to(self.journal.feed());
+        Ok(entry)
+    }
+
     /// Refuses what no run could do, as soon as the stores' powers are known.
-    async fn check_plan(&self, request: &TxnRequest, deadline: Instant) -> Result<(), Problem> {
+    async fn check_plan(&self, request: &TxnRequest, deadline: Instant) -> Result<Plan, Problem> {
         let mut operations = Vec::with_capacity(request.operations.len());
         for operation in &request.operations {
             let site = self.site(&operation.store)?;
             site.admit(deadline).await?;
             operations.push((&operation.store, site.store.powers(), operation.reads));
         }
-        Plan::new(&parts(operations)).map(|_| ())
-    }
-
-    /// The recorded outcome of a key, where it is known without asking the store that decides: that one is asked by
-    /// the marker's uniqueness, in the same round trip as the work.
-    async fn known_key(&self, note: &KeyNote) -> Result<Option<Box<View>>, Problem> {
-        match self.registry.keyed(note)? {
-            Keyed::Free => {}
-            Keyed::Known(entry) if entry.state() == TxnState::Committed => {
-                return Ok(Some(Box::new(look_up::with_results(self, &entry).await)));
-            }
-            Keyed::Known(entry) => {
-                let detail = format!("transaction {} runs with this Idempotency-Key", entry.id);
-                return Err(Problem::new(Code::InFlight, detail).of(entry.id, entry.state()));
-            }
-        }
-        let keyed = self.keyed.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((_, ended)) = keyed.get(&note.key) else { return Ok(None) };
-        match &ended.key {
-            Some((known, _)) if known.digest != note.digest => Err(registry::mismatch(&ended.run.txn)),
-            _ => Ok(Some(Box::new(entry::from_ended(ended).view()))),
-        }
+        Plan::new(&parts(operations))
     }
 
     /// Waits for the answer, at most to the deadline; then says how far it is.

@@ -10,9 +10,10 @@ use super::core::Core;
 use super::recovery;
 use super::retry::Backoff;
 use super::site::{Gate, Site};
-use crate::metrics::StoreCall;
-use crate::model::commit::GID_PREFIX;
+use crate::metrics::{Reaped, StoreCall};
+use crate::model::commit::{GID_PREFIX, Gid};
 use crate::model::problem::{Code, Problem};
+use crate::model::state::TxnState;
 use crate::store::{Marks, Probe, Setback};
 
 /// How often a healthy store is greeted.
@@ -105,7 +106,7 @@ async fn clear_the_past(core: &Arc<Core>, site: &Site, marks: &dyn Marks) -> Res
         site.saw_others(marks.heartbeat(owner).await?);
         return Ok(());
     }
-    marks.end_old_sessions(owner).await?;
+    core.metrics.reaped(Reaped::Session, marks.end_old_sessions(owner).await?);
     let ended = start.elapsed();
     let witnessed = marks.latest_durable(owner.log).await?;
     tracing::debug!(store = %site.name(), ?registered, ?ended, witnessed = ?start.elapsed(), "its past is cleared up");
@@ -132,15 +133,20 @@ async fn clear_the_past(core: &Arc<Core>, site: &Site, marks: &dyn Marks) -> Res
 pub(super) async fn adopt_orphans(core: &Arc<Core>, site: &Site) -> Result<(), Setback> {
     let Some(prepares) = site.store.prepares() else { return Ok(()) };
     let prepared = prepares.prepared(core.journal.owner().log).await?;
-    let oldest = prepared.iter().map(|(_, age)| *age).max().unwrap_or(0);
+    // One that waits for its client's verdict is as it should be: `transaction_oldest_seconds` shows those.
+    let waits = |gid: &Gid| core.registry.get(gid.run.txn).is_some_and(|entry| entry.state() == TxnState::Prepared);
+    let oldest = prepared.iter().filter(|(gid, _)| !waits(gid)).map(|(_, age)| *age).max().unwrap_or(0);
     core.metrics.set_prepared_oldest(site.name(), Duration::from_secs(oldest));
-    for (gid, _) in prepared {
-        // Asked after the scan: what the scan saw and has ended since then is known as ended, and its gid is gone.
-        let open = core.registry.get(gid.run.txn).is_some_and(|entry| !entry.state().has_ended());
-        if !open && prepares.prepared(core.journal.owner().log).await?.iter().any(|(again, _)| *again == gid) {
-            debug_assert!(gid.to_string().starts_with(GID_PREFIX));
-            recovery::adopt_orphan(core, site.name(), gid);
-        }
+    let nobodys = |gid: &Gid| core.registry.get(gid.run.txn).is_none_or(|entry| entry.state().has_ended());
+    let suspects: Vec<Gid> = prepared.into_iter().map(|(gid, _)| gid).filter(nobodys).collect();
+    if suspects.is_empty() {
+        return Ok(());
+    }
+    // Seen once more: what the scan saw and has ended since then is known as ended, and its gid is gone.
+    let still = prepares.prepared(core.journal.owner().log).await?;
+    for gid in suspects.into_iter().filter(|gid| still.iter().any(|(again, _)| again == gid)) {
+        debug_assert!(gid.to_string().starts_with(GID_PREFIX));
+        recovery::adopt_orphan(core, site.name(), gid);
     }
     Ok(())
 }

@@ -16,12 +16,13 @@ use tracing::Instrument;
 
 use super::core::Core;
 use super::entry::{Entry, from_ended};
+use super::keys::Keys;
 use super::site::Site;
 use super::{finish, held, in_doubt};
 use crate::journal::record::Began;
 use crate::journal::replay::{History, Replayed};
 use crate::journal::slip::Decided;
-use crate::metrics::RecoveryOutcome;
+use crate::metrics::{Reaped, RecoveryOutcome};
 use crate::model::commit::{Decider, Gid, Marker};
 use crate::model::ids::{Lsn, StoreName};
 use crate::model::problem::{Code, Problem};
@@ -115,7 +116,7 @@ pub(super) fn take_over(core: &Arc<Core>, replayed: Replayed) -> RecoveryPlan {
     for (_, ended) in &replayed.ended {
         core.registry.end(&Arc::new(from_ended(ended)));
     }
-    *core.keyed.lock().unwrap_or_else(PoisonError::into_inner) = replayed.keyed.into_iter().collect();
+    *core.keyed() = Keys::new(replayed.keyed.into_values());
     for history in &replayed.open {
         core.locks.retake(history.intent.run.txn, history.intent.claims.clone());
     }
@@ -129,8 +130,17 @@ pub(super) fn take_over(core: &Arc<Core>, replayed: Replayed) -> RecoveryPlan {
     plan
 }
 
-/// Starts a task for every bucket.
-pub(super) fn resume_all(core: &Arc<Core>, plan: RecoveryPlan, since: Instant) {
+/// Where an open run of the past was found.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The log knew it.
+    Log,
+    /// Prepared in a store, and unknown to the log.
+    Store,
+}
+
+/// Starts a task for every bucket. They take turns at each store.
+pub(super) fn resume_all(core: &Arc<Core>, plan: RecoveryPlan, origin: Origin, since: Instant) {
     if core.report.lock().unwrap_or_else(PoisonError::into_inner).remaining == 0 {
         core.report.lock().unwrap_or_else(PoisonError::into_inner).done_seconds = Some(since.elapsed().as_secs_f64());
     }
@@ -144,7 +154,7 @@ pub(super) fn resume_all(core: &Arc<Core>, plan: RecoveryPlan, since: Instant) {
             site.will_fence();
         }
         let span = entry.span();
-        core.tasks.spawn(resume(core.clone(), entry, bucket, since).instrument(span));
+        core.tasks.spawn(resume(core.clone(), entry, bucket, origin, since).instrument(span));
     }
 }
 
@@ -165,6 +175,8 @@ fn adopt(core: &Arc<Core>, bucket: &Bucket) -> Arc<Entry> {
     entry.tell_to(core.journal.feed());
     let preparers: Vec<_> = intent.preparers.iter().map(|(store, _)| store.clone()).collect();
     entry.replanned(run, &intent.decider, &preparers, &intent.redoers(), &intent.reason);
+    // Where the log decided, nobody else has the answer that goes with the key.
+    entry.remember(bucket.history().answer.as_deref());
     entry.take(Event::VerdictLost);
     entry.step("recovered", None);
     let entry = Arc::new(entry);
@@ -176,8 +188,9 @@ fn adopt(core: &Arc<Core>, bucket: &Bucket) -> Arc<Entry> {
 }
 
 /// Ends one run of the past.
-async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, since: Instant) {
+async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, origin: Origin, since: Instant) {
     let Some((decided, history, marker)) = verdict(&core, &bucket).await else { return };
+    entry.remember(marker.as_ref().and_then(|marker| marker.answer.as_deref()));
     if matches!(bucket, Bucket::Interrupted(_)) && decided.outcome() == Outcome::Aborted {
         entry.refused_for(Problem::new(Code::Overloaded, "the sidecar stopped while it was open"));
     }
@@ -188,9 +201,16 @@ async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, since: Insta
     finish::note_owed(&entry, &decided, &history.intent);
     entry.take(decided.outcome().event());
     entry.decided(&decided);
+    // What the log knows goes at full speed: redo writes of many travel in one call. An orphan has no redo writes.
+    let site = history.intent.preparers.first().and_then(|(store, _)| core.site(store).ok());
+    let turn = match site.filter(|_| origin == Origin::Store) {
+        Some(site) => site.turn().await,
+        None => None,
+    };
     if !finish::tell_everybody(&core, &entry, &decided, &history.intent).await {
         return;
     }
+    drop(turn);
     outlive_late_writes(&core, &history, &decided, since).await;
     if !finish::write_end(&core, &entry, &decided, &history.intent).await {
         return;
@@ -204,6 +224,9 @@ async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, since: Insta
         Outcome::Committed => RecoveryOutcome::Committed,
         Outcome::Aborted => RecoveryOutcome::Aborted,
     });
+    if origin == Origin::Store {
+        core.metrics.reaped(Reaped::PreparedOrphan, 1);
+    }
     note(&core, decided.outcome(), since);
 }
 
@@ -214,7 +237,7 @@ async fn verdict(core: &Arc<Core>, bucket: &Bucket) -> Option<(Decided, History,
         Bucket::Hold(_) => return None,
         Bucket::NeverDecided(_) => (core.journal.abandon(history.intent.run).ok()?, None),
         Bucket::Fence(_, store) => {
-            let found = in_doubt::resolve(core, history.intent.run, store).await;
+            let found = in_doubt::resolve_past(core, history.intent.run, store).await;
             if let Ok(site) = core.site(store) {
                 site.fenced();
             }
@@ -310,7 +333,7 @@ pub(super) fn adopt_orphan(core: &Arc<Core>, store: &StoreName, gid: Gid) {
         report.remaining += 1;
         report.done_seconds = None;
     }
-    resume_all(core, RecoveryPlan::new(vec![history], &[]), Instant::now());
+    resume_all(core, RecoveryPlan::new(vec![history], &[]), Origin::Store, Instant::now());
 }
 
 #[cfg(test)]

@@ -64,7 +64,11 @@ impl Registry {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a transaction in. `durable` is asked inside the lock, so that no sweep can pass it by.
+    /// Lets a transaction in. `durable` is asked inside the lock, so that no sweep can pass it by; so is `recorded`, for
+    /// the key, so that of those who come with one key at once only one is let in.
+    ///
+    /// # Errors
+    /// `name_in_use`; `in_flight` and `idempotency_mismatch` where the key is taken; what `recorded` says.
     pub(super) fn begin(
         &self,
         name: Option<String>,
@@ -72,8 +76,15 @@ impl Registry {
         priority: i32,
         trace: TraceId,
         durable: impl FnOnce() -> Lsn,
+        recorded: impl FnOnce(&KeyNote) -> Result<(), Problem>,
     ) -> Result<Arc<Entry>, Problem> {
         let mut tables = self.tables();
+        if let Some(note) = &key {
+            match tables.keyed(note)? {
+                Keyed::Known(entry) => return Err(in_flight(&entry)),
+                Keyed::Free => recorded(note)?,
+            }
+        }
         if let Some(open) = name.as_ref().and_then(|name| tables.names.get(name)).and_then(|id| tables.open.get(id)) {
             let detail = format!("the open transaction {} has the name `{}`", open.id, name.unwrap_or_default());
             return Err(Problem::new(Code::NameInUse, detail).at("/name"));
@@ -89,13 +100,21 @@ impl Registry {
     /// # Errors
     /// `idempotency_mismatch`: the key was used for another request.
     pub(super) fn keyed(&self, note: &KeyNote) -> Result<Keyed, Problem> {
-        let tables = self.tables();
-        let Some(entry) = tables.keys.get(&note.key).and_then(|id| tables.all.get(id)) else {
-            return Ok(Keyed::Free);
-        };
-        match &entry.key {
-            Some(known) if known.digest != note.digest => Err(mismatch(&entry.id)),
-            _ => Ok(Keyed::Known(entry.clone())),
+        self.tables().keyed(note)
+    }
+
+    /// Frees the keys of transactions that ended before `time` (microseconds since 1970).
+    pub(super) fn expire_keys(&self, time: i64) {
+        let mut tables = self.tables();
+        let Tables { ended, all, keys, .. } = &mut *tables;
+        for (_, id, _) in ended.iter() {
+            if let Some(entry) = all.get(id)
+                && let Some(note) = &entry.key
+                && entry.ended_us().is_some_and(|ended| ended < time)
+                && keys.get(&note.key) == Some(id)
+            {
+                keys.remove(&note.key);
+            }
         }
     }
 
@@ -182,12 +201,27 @@ impl Registry {
     }
 }
 
+pub(super) fn in_flight(entry: &Entry) -> Problem {
+    let detail = format!("transaction {} runs with this Idempotency-Key", entry.id);
+    Problem::new(Code::InFlight, detail).of(entry.id, entry.state())
+}
+
 pub(super) fn mismatch(id: &TxnId) -> Problem {
     let detail = format!("this Idempotency-Key was used for another request (transaction {id})");
     Problem::new(Code::IdempotencyMismatch, detail)
 }
 
 impl Tables {
+    fn keyed(&self, note: &KeyNote) -> Result<Keyed, Problem> {
+        let Some(entry) = self.keys.get(&note.key).and_then(|id| self.all.get(id)) else {
+            return Ok(Keyed::Free);
+        };
+        match &entry.key {
+            Some(known) if known.digest != note.digest => Err(mismatch(&entry.id)),
+            _ => Ok(Keyed::Known(entry.clone())),
+        }
+    }
+
     fn insert(&mut self, entry: &Arc<Entry>) {
         self.all.insert(entry.id, entry.clone());
         if let Some(name) = &entry.name {
@@ -234,5 +268,57 @@ impl Tables {
         {
             self.keys.remove(&note.key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::state::Event;
+
+    fn note(digest: u8) -> KeyNote {
+        KeyNote { key: "p/k".to_owned(), digest: [digest; 32] }
+    }
+
+    fn begin(registry: &Registry, digest: u8) -> Result<Arc<Entry>, Code> {
+        let begun = registry.begin(None, Some(note(digest)), 0, TraceId::fresh(), || Lsn::ZERO, |_| Ok(()));
+        begun.map_err(|problem| problem.code)
+    }
+
+    fn end(registry: &Registry, entry: &Arc<Entry>, event: Event) {
+        entry.take(event);
+        entry.take(Event::Finished);
+        entry.closed(1000);
+        registry.end(entry);
+    }
+
+    #[test]
+    fn of_those_who_come_with_one_key_one_is_let_in() {
+        let registry = Registry::new(Retention::default());
+        let first = begin(&registry, 1).unwrap();
+        assert_eq!(begin(&registry, 1).err(), Some(Code::InFlight));
+        assert_eq!(begin(&registry, 2).err(), Some(Code::IdempotencyMismatch));
+        // An aborted transaction does not consume its key.
+        end(&registry, &first, Event::DecidedAbort);
+        let second = begin(&registry, 2).unwrap();
+        end(&registry, &second, Event::DecidedCommit);
+        assert_eq!(begin(&registry, 2).err(), Some(Code::InFlight), "who has looked before it ended looks again");
+        registry.expire_keys(1000);
+        assert!(matches!(registry.keyed(&note(2)), Ok(Keyed::Known(_))), "its time is not over");
+        registry.expire_keys(1001);
+        assert!(begin(&registry, 3).is_ok());
+    }
+
+    #[test]
+    fn what_the_log_remembers_is_asked_inside_the_lock() {
+        let registry = Registry::new(Retention::default());
+        let refusal = |_: &KeyNote| Err(Problem::new(Code::InFlight, "the log knows it"));
+        let refused = registry.begin(None, Some(note(1)), 0, TraceId::fresh(), || Lsn::ZERO, refusal);
+        assert_eq!(refused.err().map(|problem| problem.code), Some(Code::InFlight));
+        assert_eq!(registry.open_count(), 0);
+        assert!(
+            registry.begin(None, None, 0, TraceId::fresh(), || Lsn::ZERO, refusal).is_ok(),
+            "without a key nobody is asked"
+        );
     }
 }

@@ -13,9 +13,10 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio::time::{Duration, Instant, timeout_at};
 
+use super::elsewhere::Asking;
 use crate::metrics::{CallResult, Metrics, StoreCall};
 use crate::model::ids::StoreName;
 use crate::model::problem::Problem;
@@ -38,6 +39,10 @@ pub(super) enum Gate {
 /// life's sessions get, shorter than a client's patience.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How many left-overs of the past are fenced or finished in one store at a time: hundreds after a crash must not take
+/// all the connections that live transactions are finished over.
+const TURNS: usize = 4;
+
 pub(super) struct Site {
     pub(super) store: Arc<dyn Store>,
     /// Whether marker tables may be created here.
@@ -45,6 +50,10 @@ pub(super) struct Site {
     gate: watch::Sender<Gate>,
     /// In-doubt runs of the log's past that this store decides and that are not fenced yet.
     to_fence: watch::Sender<usize>,
+    /// Taken by whoever fences or finishes what a dead life of ours left here.
+    turns: Semaphore,
+    /// Those who want to know whether a key is used here.
+    pub(super) asking: Asking,
     suspect: Notify,
     tried: AtomicBool,
     /// Its dead sessions were ended and its markers' witness heard, in this life of the program.
@@ -66,6 +75,8 @@ impl Site {
             init,
             gate: watch::channel(Gate::Starting).0,
             to_fence: watch::channel(0).0,
+            turns: Semaphore::new(TURNS),
+            asking: Asking::default(),
             suspect: Notify::new(),
             tried: AtomicBool::new(false),
             cleared: AtomicBool::new(false),
@@ -148,6 +159,12 @@ impl Site {
     pub(super) async fn all_fenced(&self) {
         let mut to_fence = self.to_fence.subscribe();
         let _ = to_fence.wait_for(|count| *count == 0).await;
+    }
+
+    /// Waits for one's turn to clear up something of the past here. First come, first served.
+    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes it.
+        self.turns.acquire().await.ok()
     }
 
     pub(super) fn saw_probe(&self, probe: Probe) {

@@ -30,7 +30,7 @@ pub(super) fn of(core: &Core) -> Value {
         "journal": {
             "segments": stats.segments,
             "bytes": stats.bytes,
-            "oldest_live_lsn": core.registry.oldest_durable(|| core.journal.next_lsn()).as_u64(),
+            "oldest_live_lsn": core.registry.oldest_pin(|| core.journal.next_lsn()).as_u64(),
             "durable_lsn": core.journal.durable_lsn().as_u64(),
             "next_lsn": core.journal.next_lsn().as_u64(),
             "last_flush_seconds": stats.last_flush.as_secs_f64(),

@@ -231,6 +231,8 @@ async fn its_time_runs_out_over_a_restart_too() {
     world.until(Duration::from_secs(10), "it expires", async || state(&sidecar, &names[0]).await == "aborted").await;
     sidecar = killed_and_started(&world, sidecar).await;
     world.until(Duration::from_secs(20), "it expires", async || state(&sidecar, &names[1]).await == "aborted").await;
+    let counted = r#"outrigger_reaped_total{what="prepared_expired"} 1"#;
+    assert!(sidecar.metrics().unwrap().lines().any(|line| line == counted), "the reaper's count");
     let held = world.get(&sidecar, &format!("/v1/transactions/name:{}", names[2])).await;
     held.must_be(200, "prepared");
     assert_eq!(
@@ -240,6 +242,44 @@ async fn its_time_runs_out_over_a_restart_too() {
     verdict(&world, &sidecar, &names[0], "commit").await.must_be(409, "wrong_state");
     verdict(&world, &sidecar, &names[2], "commit").await.must_be(200, "committed");
     assert_eq!(counts(&world.audit().await), (1, 0, 1));
+    sidecar.stop(Duration::from_secs(10)).unwrap();
+}
+
+/// However long it waits, it does not keep the log from growing old: its record moves on, and is found where it went.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_wait_holds_no_segments() {
+    let world = World::new("moves").await;
+    let launch = world
+        .launch()
+        .with("OUTRIGGER__JOURNAL__SEGMENT_BYTES", "1048576")
+        .with("OUTRIGGER__JOURNAL__RETAIN_BYTES", "0")
+        .with("OUTRIGGER__JOURNAL__MARKER_GRACE_MS", "1000");
+    let mut sidecar = world.start(&launch).await;
+    let name = world.name.clone();
+    prepared(&world, &sidecar, &name, &["pg", "vectors"], 1).await;
+    let oldest = async |sidecar: &Sidecar| {
+        let journal = world.get(sidecar, "/v1/status").await.body["journal"].clone();
+        (journal["oldest_live_lsn"].as_u64().unwrap(), journal["segments"].as_u64().unwrap())
+    };
+    let before = oldest(&sidecar).await.0;
+    for id in 2..8 {
+        let title = "t".repeat(700_000);
+        let points = json!([{"id": id, "vector": [0.1, 0.2, 0.3, 0.4], "payload": {"title": title}}]);
+        let write = json!({"store": "vectors", "collection": name, "upsert": {"points": points}});
+        world.submit(&sidecar, &json!({"operations": [write]})).await.must_be(200, "committed");
+    }
+    world
+        .until(Duration::from_secs(20), "its record moves on and old segments go", async || {
+            let (oldest, segments) = oldest(&sidecar).await;
+            oldest > before + (2 << 20) && segments <= 4
+        })
+        .await;
+    sidecar.kill().unwrap();
+    drop(sidecar);
+    let mut sidecar = world.start(&launch).await;
+    verdict(&world, &sidecar, &name, "commit").await.must_be(200, "committed");
+    let audit = world.audit().await;
+    assert!(audit.rows.contains(&1) && audit.points.contains(&1), "{audit:?}");
     sidecar.stop(Duration::from_secs(10)).unwrap();
 }
 
@@ -262,11 +302,17 @@ async fn two_hundred_over_two_restarts() {
     world.stack.start(Store::Postgres).unwrap();
     assert_eq!(world.prepared(&sidecar).await, MANY as usize);
     assert_eq!(world.audit().await, Audit::default());
+    // While the store that has to decide is away, a commit changes nothing: it can be repeated.
+    world.stack.kill(Store::Neo4j).unwrap();
+    let away = verdict(&world, &sidecar, &name(0), "commit").await;
+    away.must_be(503, "store_unavailable");
+    assert_eq!((away.state(), &away.body["store"]), ("prepared", &json!("graph")));
+    world.stack.start(Store::Neo4j).unwrap();
     let mut expected = Audit::default();
     for id in 0..MANY {
         let commits = id % 2 == 0;
         let (what, end) = if commits { ("commit", "committed") } else { ("rollback", "aborted") };
-        // PostgreSQL has just come back: until that is noticed a verdict may find it away.
+        // The stores have just come back: until that is noticed a verdict may find one away.
         loop {
             let reply = verdict(&world, &sidecar, &name(id), what).await;
             if reply.body["retryable"] == json!(true) {

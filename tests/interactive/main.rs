@@ -12,6 +12,7 @@ mod world;
 
 mod crashes;
 mod held;
+mod python;
 mod talk;
 
 use serde_json::{Value, json};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::Open;
 use crate::world::World;
@@ -196,6 +197,8 @@ async fn a_client_that_vanishes_costs_its_lease() {
     let gone = world.get(&sidecar, &format!("/v1/transactions/name:{}", world.name)).await;
     gone.must_be(200, "aborted");
     assert_eq!(gone.body["cause"]["code"], "timeout");
+    let counted = r#"outrigger_reaped_total{what="interactive"} 1"#;
+    assert!(sidecar.metrics().unwrap().lines().any(|line| line == counted), "the reaper's count");
     open.commit().await.must_be(409, "wrong_state");
     assert_eq!(world.audit().await.rows.len(), 1);
     let again = Open::new(&world, &sidecar, json!({"name": world.name})).await;
@@ -238,4 +241,52 @@ async fn a_stop_rolls_open_ones_back() {
     found.must_be(200, "aborted");
     assert_eq!(world.audit().await, crate::world::Audit::default());
     sidecar.stop(Duration::from_secs(10)).unwrap();
+}
+
+/// With tokens, a transaction is its principal's: another one's calls are refused and do it no harm.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_its_principal_goes_on_with_it() {
+    let world = World::new("mine").await;
+    let tokens = world.dir().join("tokens.toml");
+    let principal = |name: &str, role: &str| {
+        let digest: String = Sha256::digest(format!("{name}-token")).iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("[[principal]]\nname = \"{name}\"\ntoken_sha256 = \"{digest}\"\nrole = \"{role}\"\n")
+    };
+    let all = principal("ann", "app") + &principal("bob", "app") + &principal("op", "operator");
+    std::fs::write(&tokens, all).unwrap();
+    let launch = world.launch().with("OUTRIGGER__SERVER__TOKENS_FILE", tokens.to_str().unwrap());
+    let mut sidecar = launch.start().unwrap();
+    sidecar.wait_ready(Duration::from_secs(20)).unwrap();
+    let client = reqwest::Client::new();
+    let call = async |who: &str, path: &str, body: Value| {
+        let url = format!("{}/v1/transactions{path}", sidecar.url());
+        let request = client.post(url).bearer_auth(format!("{who}-token")).json(&body);
+        let answer = request.send().await.unwrap();
+        (answer.status().as_u16(), answer.json::<Value>().await.unwrap())
+    };
+    let (status, opened) = call("ann", "", json!({"interactive": true})).await;
+    assert_eq!(status, 201, "{opened}");
+    let id = opened["id"].as_str().unwrap();
+    let row = json!({"operations": [world.row(1)]});
+    for (path, body) in
+        [("operations", row.clone()), ("prepare", json!({})), ("commit", json!({})), ("rollback", json!({}))]
+    {
+        let (status, refused) = call("bob", &format!("/{id}/{path}"), body).await;
+        assert_eq!((status, &refused["code"]), (403, &json!("forbidden")), "{path}: {refused}");
+    }
+    assert_eq!(call("ann", &format!("/{id}/operations"), row).await.0, 200);
+    assert_eq!(call("ann", &format!("/{id}/prepare"), json!({})).await.0, 200);
+    sidecar.kill().unwrap();
+    drop(sidecar);
+    let mut sidecar = launch.start().unwrap();
+    sidecar.wait_ready(Duration::from_secs(20)).unwrap();
+    let call = async |who: &str, path: &str, body: Value| {
+        let url = format!("{}/v1/transactions{path}", sidecar.url());
+        let request = client.post(url).bearer_auth(format!("{who}-token")).json(&body);
+        request.send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(call("bob", &format!("/{id}/commit"), json!({})).await, 403, "after a restart too");
+    assert_eq!(call("op", &format!("/{id}/commit"), json!({})).await, 200);
+    sidecar.stop(Duration::from_secs(10)).unwrap();
+    assert_eq!(world.audit().await.rows.len(), 1);
 }

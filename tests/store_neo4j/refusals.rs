@@ -166,7 +166,7 @@ async fn the_swept_leave_a_witness() {
     }
     tokio::time::sleep(Duration::from_millis(20)).await;
     let sweep = Sweep { log: owner.log, below: Lsn::from_u64(100), grace: Duration::ZERO, key_ttl: Duration::ZERO };
-    assert_eq!(subject.marks().forget(&sweep).await.unwrap(), 2);
+    assert_eq!(subject.marks().forget(&sweep).await.unwrap().markers, 2);
     assert_eq!(subject.marks().latest_durable(owner.log).await.unwrap(), Lsn::from_u64(9));
 }
 

@@ -113,6 +113,12 @@ impl World {
         Launch::over(binary, &self.stack.sidecar_config(), self.dir.path()).unwrap()
     }
 
+    /// How another sidecar over the same stores is started: with a journal and ports of its own.
+    pub fn launch_beside(&self, name: &str) -> Launch {
+        let binary = PathBuf::from(env!("CARGO_BIN_EXE_outrigger"));
+        Launch::over(binary, &self.stack.sidecar_config(), &self.dir.path().join(name)).unwrap()
+    }
+
     /// Started and ready, every store open.
     pub async fn start(&self, launch: &Launch) -> Sidecar {
         let launch = launch.clone();

@@ -26,6 +26,8 @@ pub enum Need {
     Maven,
     /// WordNet's dictionary: the demo's corpus.
     WordNet,
+    /// Python 3 with its standard library: a client in another language.
+    Python,
 }
 
 impl Need {
@@ -35,6 +37,7 @@ impl Need {
             Need::Java => "default-jre-headless",
             Need::Maven => "maven",
             Need::WordNet => "wordnet-base",
+            Need::Python => "python3",
         }
     }
 
@@ -43,6 +46,7 @@ impl Need {
             Need::Postgres => postgres_bin().is_some(),
             Need::Java => tool::which("java").is_some(),
             Need::Maven => tool::which("mvn").is_some(),
+            Need::Python => tool::which("python3").is_some(),
             Need::WordNet => Path::new(WORDNET).join("data.noun").is_file(),
         }
     }

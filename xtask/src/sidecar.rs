@@ -139,9 +139,12 @@ impl Sidecar {
         }
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    fn signal(&mut self, signal: Signal) -> Result<()> {
+        // Once it was waited for, its pid may be anybody's.
+        if self.child.try_wait()?.is_some() {
+            return Ok(());
+        }
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a pid fits")?;
-        // Not reaped yet, so the pid is still this child's.
         match kill_process(pid, signal) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(error).context("signalling the sidecar"),

@@ -172,8 +172,8 @@ fn miri() -> Result<Outcome> {
     if !nightly_has("miri") {
         return Ok(Outcome::Skipped("there is no nightly toolchain with Miri".into()));
     }
-    let mut command = Command::new("cargo");
-    command.args(["+nightly", "miri", "test", "-p", "outrigger-wal", "--lib", "format::"]);
+    let mut command = nightly();
+    command.args(["miri", "test", "-p", "outrigger-wal", "--lib", "format::"]);
     command.env("PROPTEST_CASES", "8").env("MIRIFLAGS", "-Zmiri-disable-isolation");
     inherit(command)
 }
@@ -186,17 +186,25 @@ fn fuzz() -> Result<Outcome> {
         ));
     }
     for target in ["record", "segment"] {
-        let mut command = Command::new("cargo");
-        command.args(["+nightly", "fuzz", "run", target, "--", "-max_total_time=20"]);
+        let mut command = nightly();
+        command.args(["fuzz", "run", target, "--", "-max_total_time=20"]);
         command.current_dir(tool::workspace().join("wal"));
         inherit(command)?;
     }
     Ok(Outcome::Passed)
 }
 
-fn nightly_has(subcommand: &str) -> bool {
+/// The nightly toolchain's cargo, which rustup finds.
+fn nightly() -> Command {
     let mut command = Command::new("cargo");
-    command.args(["+nightly", subcommand, "--version"]);
+    tool::forget_cargo(&mut command);
+    command.arg("+nightly");
+    command
+}
+
+fn nightly_has(subcommand: &str) -> bool {
+    let mut command = nightly();
+    command.args([subcommand, "--version"]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
 }

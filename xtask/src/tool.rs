@@ -113,11 +113,45 @@ pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask/ stands inside the workspace")
 }
 
-/// The cargo that runs us, else the one on `PATH`.
+/// The cargo that runs us, else the one on `PATH`, as if it were called from a shell.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace());
+    forget_cargo(&mut command);
     command
+}
+
+/// Takes away what a cargo that runs us has set for us, so that a cargo below sees the environment of a shell.
+///
+/// Build scripts may name a variable that makes them run again when it changes, and ring's names `CARGO_PKG_NAME` and
+/// its like. `cargo test` and `cargo run` set those for what they start: each change of hands, from a shell to xtask to
+/// a test, would compile ring anew and whatever stands above it, up to the Qdrant engine: minutes each time.
+pub fn forget_cargo(command: &mut Command) {
+    for (name, _) in env::vars_os() {
+        if name.to_str().is_some_and(is_cargos_own) {
+            command.env_remove(&name);
+        }
+    }
+}
+
+/// Whether cargo sets this variable for what it runs ("Environment variables Cargo sets for crates" and "for build
+/// scripts" in The Cargo Book). What people set stays: `CARGO_HOME`, `CARGO_TARGET_DIR`, `CARGO_NET_…`, `RUSTFLAGS`, ….
+/// So does the path of libraries, which no build script of ours looks at.
+fn is_cargos_own(name: &str) -> bool {
+    const NAMES: [&str; 10] = [
+        "CARGO",
+        "CARGO_MANIFEST_DIR",
+        "CARGO_MANIFEST_LINKS",
+        "CARGO_MANIFEST_PATH",
+        "CARGO_MAKEFLAGS",
+        "CARGO_CRATE_NAME",
+        "CARGO_BIN_NAME",
+        "CARGO_PRIMARY_PACKAGE",
+        "CARGO_TARGET_TMPDIR",
+        "OUT_DIR",
+    ];
+    const FAMILIES: [&str; 4] = ["CARGO_PKG_", "CARGO_BIN_EXE_", "CARGO_CFG_", "CARGO_FEATURE_"];
+    NAMES.contains(&name) || FAMILIES.iter().any(|family| name.starts_with(family))
 }
 
 /// Builds the program of a package of this workspace and answers where it is; quick when nothing is to be done.

@@ -13,13 +13,13 @@ use crate::http::{Api, Conversing, Events, Locks};
 use crate::journal::Journal;
 use crate::journal::feed::Follower;
 use crate::model::commit::KeyNote;
-use crate::model::ids::TxnId;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::{Opening, Operation, PrepareWish, TxnRequest, WaitFor};
 use crate::model::state::{Outcome, TxnState};
 use crate::model::view::{Answer, View};
 use crate::txn::{
-    DeadlockView, Find, FollowWish, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, Opened, Page, WaitForView,
+    Accepted, DeadlockView, Find, FollowWish, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, Opened, Page,
+    WaitForView,
 };
 
 /// The id of every transaction here.
@@ -136,9 +136,9 @@ impl Api for Fake {
         self.answer.lock().unwrap().take().unwrap_or_else(|| Answer::View(view(TxnState::Committed)))
     }
 
-    async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<TxnId, Problem> {
+    async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<Accepted, Problem> {
         *self.last.lock().unwrap() = Some((request, key));
-        Ok(ID.parse().unwrap())
+        Ok(Accepted::Running(ID.parse().unwrap()))
     }
 
     async fn find(&self, what: &Find) -> Result<View, Problem> {

@@ -1,3 +1,5 @@
+//! Interactive transactions at the door.
+
 use http::Method;
 use serde_json::{Value, json};
 

@@ -177,7 +177,8 @@ fn closure(edges: &Edges) -> Edges {
     }
 }
 
-/// Everything that stands, and the new wait at the end of its queue.
+/// Everything that stands, and the new wait at the end of its queue; for one that can be granted more of what it holds
+/// at once, also what others wait for then.
 fn hypothetical(keys: &BTreeMap<LockKey, Key>, txn: TxnId, key: &LockKey, mode: Mode) -> Edges {
     let mut keys = keys.clone();
     let state = keys.entry(key.clone()).or_default();
@@ -186,8 +187,11 @@ fn hypothetical(keys: &BTreeMap<LockKey, Key>, txn: TxnId, key: &LockKey, mode: 
     // Upgrades stand before newcomers.
     let upgrades = state.waiters.iter().filter(|waiter| state.holds(waiter.txn)).count();
     let place = if held.is_some() { upgrades } else { state.waiters.len() };
+    let mut granted = state.clone();
     state.waiters.insert(place, At { txn, mode: wanted });
-    keys.values().flat_map(Key::edges).collect()
+    let fits = granted.holders.iter().all(|holder| holder.txn == txn || holder.mode.is_compatible(wanted));
+    granted.holders.iter_mut().filter(|holder| fits && holder.txn == txn).for_each(|holder| holder.mode = wanted);
+    keys.values().chain([&granted]).flat_map(Key::edges).collect()
 }
 
 fn play(steps: Vec<Step>) -> usize {

@@ -1,5 +1,6 @@
 //! The marking side: registering, fencing, looking up, forgetting.
 
+use std::collections::HashSet;
 use std::pin::pin;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use super::{Neo4j, Shared, TAG};
 use crate::model::commit::{LookUp, Marker, Verdict};
 use crate::model::ids::{LogId, LogOwner, Lsn, Run};
 use crate::model::state::Outcome;
-use crate::store::{Fenced, Marks, OtherLog, Setback, Sweep};
+use crate::store::{Fenced, Forgotten, Marks, OtherLog, Setback, Sweep};
 
 /// A log whose heartbeat is older than this lives no more.
 const ALIVE_SECONDS: i64 = 30;
@@ -43,6 +44,7 @@ const BY_ID: &str = "MATCH (d:OutriggerDecision {id: $id}) RETURN properties(d) 
 const BY_TXN: &str = "MATCH (d:OutriggerDecision) WHERE d.id STARTS WITH $txn \
      RETURN properties(d) AS marker ORDER BY d.outcome DESC, d.id DESC LIMIT 1";
 const BY_KEY: &str = "MATCH (d:OutriggerDecision {key: $key}) RETURN properties(d) AS marker";
+const HELD_KEYS: &str = "UNWIND $keys AS key MATCH (d:OutriggerDecision {key: key}) RETURN d.key AS key";
 /// What was swept is remembered in the log's node: a witness that outlives its markers.
 const LATEST: &str = "OPTIONAL MATCH (l:OutriggerLog {id: $log}) WITH coalesce(l.durable, 0) AS swept \
      OPTIONAL MATCH (d:OutriggerDecision) WHERE d.log = $log AND d.durable >= 0 \
@@ -50,9 +52,9 @@ const LATEST: &str = "OPTIONAL MATCH (l:OutriggerLog {id: $log}) WITH coalesce(l
 const FORGET: &str = "MATCH (l:OutriggerLog {id: $log}) \
      MATCH (d:OutriggerDecision) WHERE d.log = $log AND d.durable < $below AND d.created_at < \
      datetime() - duration({milliseconds: CASE WHEN d.key IS NULL THEN $grace ELSE $key_ttl END}) \
-     WITH l, d LIMIT $most WITH l, collect(d) AS gone, max(d.durable) AS latest \
+     WITH l, d LIMIT $most WITH l, collect(d) AS gone, count(d.key) AS keys, max(d.durable) AS latest \
      SET l.durable = CASE WHEN coalesce(l.durable, -1) < latest THEN latest ELSE l.durable END \
-     WITH gone, size(gone) AS n FOREACH (d IN gone | DETACH DELETE d) RETURN n";
+     WITH gone, keys, size(gone) AS n FOREACH (d IN gone | DETACH DELETE d) RETURN n, keys";
 
 impl Shared {
     fn again(&self, fault: &Fault) -> Setback {
@@ -127,7 +129,7 @@ impl Marks for Neo4j {
         Ok(rows.iter().map(other).collect())
     }
 
-    async fn end_old_sessions(&self, owner: LogOwner) -> Result<(), Setback> {
+    async fn end_old_sessions(&self, owner: LogOwner) -> Result<u64, Setback> {
         let store = &self.shared;
         let again = |fault: Fault| store.again(&fault);
         let rows = store.control.ask(query(REGISTERED_AT).param("log", owner.log.to_string())).await.map_err(again)?;
@@ -137,7 +139,7 @@ impl Marks for Neo4j {
         let asking = format!("{}/{}/sessions", owner.log, owner.incarnation.0);
         let (begun, grace) = (Instant::now(), store.config.session_grace);
         let mut hunt = Hunt::new(owner, registered, &asking, grace);
-        let mut all_told: Option<Instant> = None;
+        let (mut all_told, mut ended): (Option<Instant>, HashSet<String>) = (None, HashSet::new());
         loop {
             let open = store.control.open_transactions(&asking).await.map_err(again)?;
             let seen = hunt.look(&open);
@@ -145,9 +147,10 @@ impl Marks for Neo4j {
             // A COMMIT on its way belongs to a transaction that is still in the list: an empty list needs no grace. One
             // that was told to end while it committed may still land, but not after the grace.
             if left == 0 && (seen.told == 0 || all_told.get_or_insert_with(Instant::now).elapsed() >= grace) {
-                return Ok(());
+                return Ok(ended.len() as u64);
             }
             store.control.terminate(&seen.due).await.map_err(again)?;
+            ended.extend(seen.due);
             if begun.elapsed() > grace * 2 + EXORCISM {
                 return Err(Setback::Again(format!("{}: {left} sessions of an older incarnation live on", store.name)));
             }
@@ -199,6 +202,13 @@ impl Marks for Neo4j {
         self.shared.marker(ask, "outrigger/look_up").await
     }
 
+    async fn held_keys(&self, keys: &[String]) -> Result<Vec<String>, Setback> {
+        let store = &self.shared;
+        let ask = query(HELD_KEYS).param("keys", keys.to_vec()).param(TAG, "outrigger/held_keys");
+        let rows = store.control.ask(ask).await.map_err(|fault| store.again(&fault))?;
+        Ok(rows.iter().filter_map(|row| text(row, "key")).collect())
+    }
+
     async fn latest_durable(&self, log: LogId) -> Result<Lsn, Setback> {
         let store = &self.shared;
         let ask = query(LATEST).param("log", log.to_string()).param(TAG, "outrigger/latest_durable");
@@ -207,7 +217,7 @@ impl Marks for Neo4j {
         Ok(Lsn::from_u64(latest.and_then(|latest| u64::try_from(latest).ok()).unwrap_or(0)))
     }
 
-    async fn forget(&self, sweep: &Sweep) -> Result<u64, Setback> {
+    async fn forget(&self, sweep: &Sweep) -> Result<Forgotten, Setback> {
         let store = &self.shared;
         let millis = |of: Duration| i64::try_from(of.as_millis()).unwrap_or(i64::MAX);
         let ask = query(FORGET)
@@ -218,7 +228,10 @@ impl Marks for Neo4j {
             .param("most", SWEEP)
             .param(TAG, "outrigger/forget");
         let rows = store.control.ask(ask).await.map_err(|fault| store.again(&fault))?;
-        Ok(rows.first().and_then(|row| whole(row, "n")).and_then(|n| u64::try_from(n).ok()).unwrap_or(0))
+        let count = |name| rows.first().and_then(|row| whole(row, name)).unwrap_or(0);
+        let (all, keys) = (count("n"), count("keys"));
+        let unsigned = |count: i64| u64::try_from(count).unwrap_or(0);
+        Ok(Forgotten { markers: unsigned(all - keys), keys: unsigned(keys), more: all == SWEEP })
     }
 }
 

@@ -51,6 +51,9 @@ pub(super) const OF_TXN: &str = select_marker!("txn = $1 ORDER BY outcome = 'com
 /// The marker that holds a key.
 pub(super) const OF_KEY: &str = select_marker!("key = $1 AND outcome = 'committed'");
 
+/// Those of some keys that are held.
+pub(super) const HELD_KEYS: &str = "SELECT key FROM outrigger.decision WHERE key = ANY ($1) AND outcome = 'committed'";
+
 /// A log id as the column holds it.
 pub(super) fn uuid(log: LogId) -> Uuid {
     Uuid::from_bytes(log.to_bytes())

@@ -1,5 +1,6 @@
 //! What recovery asks of a store that marks: register, end old sessions, fence, look up, sweep.
 
+use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -15,7 +16,7 @@ use super::{Postgres, errors};
 use crate::model::commit::{LookUp, Marker, Verdict};
 use crate::model::ids::{LogId, LogOwner, Lsn, Run, session_prefix};
 use crate::model::state::Outcome;
-use crate::store::{Fenced, Marks, OtherLog, Prepares, Setback, Sweep};
+use crate::store::{Fenced, Forgotten, Marks, OtherLog, Prepares, Setback, Sweep};
 
 /// A log that has not been heard of for so long is not called live.
 const LIVE_WITHIN: Duration = Duration::from_secs(60);
@@ -37,7 +38,7 @@ const OTHERS: &str = "SELECT log_id, host, greatest(extract(epoch FROM clock_tim
     FROM outrigger.log WHERE log_id <> $1 AND heartbeat > clock_timestamp() - $2::bigint * interval '1 second'
     ORDER BY log_id";
 const SESSIONS: &str = "SELECT DISTINCT application_name FROM pg_stat_activity WHERE starts_with(application_name, $1)";
-const END_SESSIONS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = ANY($1) AND pid <> pg_backend_pid()";
+const END_SESSIONS: &str = "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = ANY($1) AND pid <> pg_backend_pid()";
 /// Who stands in the way of process `$1`, as far as they are sessions of our log, ended on the spot. A fence that waits
 /// for a *transaction* waits for the one that has inserted its very marker: no other row of the table can collide with
 /// a row without a key. Waits of any other kind (somebody's LOCK TABLE) are none of our business.
@@ -49,9 +50,10 @@ const END_BLOCKERS: &str = "SELECT b.pid, a.application_name, CASE
 const LATEST: &str = "SELECT max(durable_lsn) FROM (
     SELECT max(durable_lsn) AS durable_lsn FROM outrigger.decision WHERE log_id = $1
     UNION ALL SELECT max(durable_lsn) FROM outrigger.participant WHERE log_id = $1) AS both_of_them";
-const SWEEP_DECISIONS: &str = "DELETE FROM outrigger.decision WHERE ctid = ANY (ARRAY(
+const SWEEP_DECISIONS: &str = "WITH gone AS (DELETE FROM outrigger.decision WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM outrigger.decision WHERE log_id = $1 AND durable_lsn < $2 AND created_at < clock_timestamp()
-        - (CASE WHEN key IS NULL THEN $3::float8 ELSE $4::float8 END) * interval '1 second' LIMIT $5))";
+        - (CASE WHEN key IS NULL THEN $3::float8 ELSE $4::float8 END) * interval '1 second' LIMIT $5)) RETURNING key)
+    SELECT count(*), count(key) FROM gone";
 const SWEEP_PARTICIPANTS: &str = "DELETE FROM outrigger.participant WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM outrigger.participant WHERE log_id = $1 AND durable_lsn < $2
         AND created_at < clock_timestamp() - $3::float8 * interval '1 second' LIMIT $4))";
@@ -95,15 +97,16 @@ impl Marks for Postgres {
         rows.iter().map(|row| other_log(row).map_err(again)).collect()
     }
 
-    async fn end_old_sessions(&self, owner: LogOwner) -> Result<(), Setback> {
+    async fn end_old_sessions(&self, owner: LogOwner) -> Result<u64, Setback> {
         let prefix = session_prefix(owner.log);
         self.inner
             .admin(Some(owner), async |conn| {
                 let until = Instant::now() + ENDING_WAIT;
+                let mut ended: HashSet<i32> = HashSet::new();
                 loop {
                     let old = old_sessions(conn, &prefix, owner).await?;
                     if old.is_empty() {
-                        return Ok(());
+                        return Ok(ended.len() as u64);
                     }
                     if Instant::now() >= until {
                         return Err(Setback::Again(format!(
@@ -111,7 +114,9 @@ impl Marks for Postgres {
                             old.join(", ")
                         )));
                     }
-                    conn.client.query(END_SESSIONS, &[&old]).await.map_err(again)?;
+                    for row in conn.client.query(END_SESSIONS, &[&old]).await.map_err(again)? {
+                        ended.insert(row.try_get(0).map_err(again)?);
+                    }
                     sleep(Duration::from_millis(20)).await;
                 }
             })
@@ -155,6 +160,14 @@ impl Marks for Postgres {
         row.map(|row| marker::read(&row).map_err(Setback::Again)).transpose()
     }
 
+    async fn held_keys(&self, keys: &[String]) -> Result<Vec<String>, Setback> {
+        let rows = self
+            .inner
+            .admin(None, async |conn| conn.client.query(marker::HELD_KEYS, &[&keys]).await.map_err(again))
+            .await?;
+        rows.iter().map(|row| row.try_get(0).map_err(again)).collect()
+    }
+
     async fn latest_durable(&self, log: LogId) -> Result<Lsn, Setback> {
         let id = marker::uuid(log);
         let row =
@@ -165,16 +178,23 @@ impl Marks for Postgres {
         Ok(latest.max(Lsn::from_u64(rows.and_then(|lsn| u64::try_from(lsn).ok()).unwrap_or(0))))
     }
 
-    async fn forget(&self, sweep: &Sweep) -> Result<u64, Setback> {
+    async fn forget(&self, sweep: &Sweep) -> Result<Forgotten, Setback> {
         let (log, below) = (marker::uuid(sweep.log), bigint(sweep.below.as_u64()));
         let (grace, ttl) = (sweep.grace.as_secs_f64(), sweep.key_ttl.as_secs_f64());
         self.inner
             .admin(None, async |conn| {
                 let client = &conn.client;
-                let decisions = client.execute(SWEEP_DECISIONS, &[&log, &below, &grace, &ttl, &SWEEP_ROWS]).await;
+                let decisions = client.query_one(SWEEP_DECISIONS, &[&log, &below, &grace, &ttl, &SWEEP_ROWS]).await;
                 let decisions = decisions.map_err(again)?;
+                let count = |column| -> Result<u64, Setback> {
+                    let count: i64 = decisions.try_get(column).map_err(again)?;
+                    Ok(u64::try_from(count).unwrap_or(0))
+                };
+                let (all, keys, most) = (count(0)?, count(1)?, u64::try_from(SWEEP_ROWS).unwrap_or(0));
                 let participants = client.execute(SWEEP_PARTICIPANTS, &[&log, &below, &grace, &SWEEP_ROWS]).await;
-                Ok(decisions + participants.map_err(again)?)
+                let participants = participants.map_err(again)?;
+                let more = all == most || participants == most;
+                Ok(Forgotten { markers: all - keys + participants, keys, more })
             })
             .await
     }

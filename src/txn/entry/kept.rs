@@ -70,9 +70,7 @@ impl Entry {
         let text = serde_json::to_string(&kept).ok()?;
         (text.len() <= KEPT_ANSWER_BYTES).then_some(text)
     }
-}
 
-impl Entry {
     /// Takes back what [`Entry::shown_answer`] gave.
     pub(in crate::txn) fn remember(&self, answer: Option<&str>) {
         let Some(kept) = read_kept(answer) else { return };
@@ -90,14 +88,12 @@ pub(in crate::txn) fn from_ended(ended: &Ended) -> Entry {
     {
         let mut live = entry.live();
         live.ended_us = Some(ended.ended_us);
-        if let Some(kept) = ended.key.as_ref().and_then(|(_, answer)| read_kept(answer.as_deref())) {
-            live.results = kept.results.map(Arc::new);
-        }
         live.cause = ended.cause.as_ref().map(|(code, detail)| {
             let code = Code::ALL.iter().find(|known| known.as_str() == code);
             Problem::new(code.copied().unwrap_or(Code::Internal), detail)
         });
     }
+    entry.remember(ended.key.as_ref().and_then(|(_, answer)| answer.as_deref()));
     entry.take(ended.outcome.event());
     entry.take(Event::Finished);
     entry

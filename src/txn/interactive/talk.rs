@@ -10,7 +10,7 @@ use crate::clock;
 use crate::crash;
 use crate::journal::Undecided;
 use crate::journal::prepared::{self, Prepared};
-use crate::metrics::{Phase, StoreCall};
+use crate::metrics::{Phase, Reaped, StoreCall};
 use crate::model::commit::Decider;
 use crate::model::ids::StoreName;
 use crate::model::powers::Role;
@@ -80,6 +80,7 @@ impl<'a> Talk<'a> {
                 () = sleep_until(lease) => {
                     let waited = self.terms.lease.as_millis();
                     let detail = format!("no call came for {waited} ms, so its lease ran out");
+                    self.core.metrics.reaped(Reaped::Interactive, 1);
                     return (self.attempt.abort(Problem::new(Code::Timeout, detail)).await, None);
                 }
                 () = self.core.leaving.cancelled() => {
