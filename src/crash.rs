@@ -2,8 +2,9 @@
 //! `after_decide:7` for the seventh time that it is passed. Only in builds with debug assertions; a release build has
 //! no such places.
 
-/// Every place, in the order of a transaction's life.
-pub const POINTS: [&str; 12] = [
+/// Every place, in the order of a transaction's life; first of all that a batch job was opened or its end written.
+pub const POINTS: [&str; 16] = [
+    "after_job",
     "before_settle",
     "before_promise",
     "after_promise",
@@ -14,8 +15,11 @@ pub const POINTS: [&str; 12] = [
     "after_decide",
     "after_verdict",
     "mid_finish",
+    "before_skip",
+    "after_skip",
     "before_done",
     "after_done",
+    "after_orphan_verdict",
 ];
 
 /// Dies here if a test asked for it.

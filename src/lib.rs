@@ -17,6 +17,7 @@
 //!  4   txn/                        the coordinator: one run from plan to Done, retry, recovery, in doubt, janitor
 //!  3   store/                      participants: postgres, neo4j, qdrant; one contract suite that all pass
 //!  2   plan/ | journal/ | lock/    what to do | what we promised | who holds what
+//!      audit                       who did what by hand
 //!  1   config/  metrics/           what the operator wants, what the operator sees
 //!      model/  clock  crash        nouns and the one transition table; nothing here waits
 //!  0   outrigger_wal (a crate)     bytes with an Lsn; knows nothing of transactions
@@ -71,12 +72,16 @@
 //! | Intent, Decision, Done | journal records: what is about to happen; it is so; every store has it | prepare, commit and end records |
 //! | force | append and wait until it is durable | force-write |
 //! | slip (`Decided`) | a value that proves that a decision is durable; only the journal mints it | capability, witness |
+//! | job, chunk | a long piece of work with a name; one of its transactions, which happens once | batch job, checkpoint-restart; mini-batch |
+//! | compensation | what undoes a chunk that is committed | compensating transaction |
 //! | attempt | one run of a transaction; a re-run has a new number, a new gid and a new marker | retry, incarnation of a transaction |
 //! | gid | the name that a prepared transaction has in PostgreSQL | global transaction id, XID |
 //! | log id, incarnation | the log's random name; how often it was opened | coordinator id, epoch |
 //! | Lsn, durable Lsn | a position in the log; the position up to which it is on disk | log sequence number |
 //! | torn, corrupt | the unfinished end that a power cut may leave; anything else that does not check | torn write; media failure |
 //! | poisoned | a flush failed: the log takes nothing more until a restart | fail-stop |
+//! | verb, hand | what an operator tells a transaction; it hastens, decides or gives up, and never contradicts | heuristic decision, tamed |
+//! | skip | give up, for good and on record, a part that its store refuses | heuristic hazard, accepted |
 //! | claim | one lock that a transaction wants or holds: key and mode | lock request |
 //! | victim | the transaction that gives way when some wait in a circle | deadlock victim |
 //! | event, feed, follower | one step of a transaction, told; all of them in order; whoever hears them | server-sent event, change feed, subscriber |
@@ -85,6 +90,7 @@
 //!
 //! An action **fails**, a store **refuses**, a transaction **aborts**, a dropped future is **cancelled**.
 
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;

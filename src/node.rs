@@ -19,6 +19,7 @@ use outrigger_wal::{FlushObserver, Flushed, Options, WalError, repair};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::Audit;
 use crate::config::{Config, Listen};
 use crate::http::{self, Access, Api, Door, Limits, Listener, RepairMode, porch};
 use crate::journal::{Journal, OpenError, OpenReport};
@@ -228,6 +229,7 @@ pub fn makings(config: &Config, (journal, opened): (Journal, OpenReport), metric
         opened,
         stores: stores::build(config),
         locks: LockManager::measured(limits, metrics.clone()),
+        audit: Audit::new(&config.journal.dir, &config.audit, metrics.clone()),
         metrics,
         settings: Settings {
             lock_wait: config.locks.wait_timeout,

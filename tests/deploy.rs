@@ -12,9 +12,10 @@ use outrigger::config::Config;
 use serde_json::Value;
 
 /// Keys that have no default: they stand in the example as comments.
-const WITHOUT_DEFAULT: [&str; 6] = [
+const WITHOUT_DEFAULT: [&str; 7] = [
     "server.tokens_file",
     "journal.encryption_key_file",
+    "audit.store",
     "stores.pg.password_file",
     "stores.pg.ca_file",
     "stores.graph.password_file",
@@ -48,7 +49,7 @@ fn known_keys(section: &str, example: &str) -> BTreeSet<String> {
 
 /// Every key of the parser, `stores.NAME` as `pg`, `graph` and `vectors`.
 fn all_keys(example: &str) -> BTreeSet<String> {
-    let sections = ["server", "journal", "locks", "stores.pg", "stores.graph", "stores.vectors"];
+    let sections = ["server", "journal", "locks", "audit", "stores.pg", "stores.graph", "stores.vectors"];
     let pools = ["stores.pg.pool", "stores.graph.pool", "stores.vectors.pool"];
     let keys = sections.into_iter().chain(pools).flat_map(|section| known_keys(section, example));
     keys.filter(|key| !key.ends_with(".pool")).collect()
@@ -84,6 +85,7 @@ fn complete(example: &str, dir: &Path) -> String {
                 fs::write(&file, text).unwrap();
                 format!("{key}_file = {:?}", file.display().to_string())
             }
+            _ if line.starts_with("# store = ") => line.trim_start_matches("# ").to_owned(),
             _ => line.to_owned(),
         });
     lines.collect::<Vec<_>>().join("\n")

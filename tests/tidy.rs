@@ -18,7 +18,7 @@ const NOT_OURS: [&str; 4] = ["target", ".git", ".stack", "node_modules"];
 const FLOORS: [&[&str]; 8] = [
     &["model", "clock", "crash"],
     &["config", "metrics"],
-    &["plan", "journal", "lock"],
+    &["plan", "journal", "lock", "audit"],
     &["store"],
     &["txn"],
     &["http"],

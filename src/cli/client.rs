@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::Args;
-use http::header::{AUTHORIZATION, HOST};
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -39,6 +39,21 @@ pub(super) struct Client {
     token: Option<String>,
 }
 
+/// One request.
+struct Ask<'a> {
+    method: Method,
+    path: &'a str,
+    body: Option<&'a Value>,
+    /// The last event that was heard.
+    last: Option<&'a str>,
+}
+
+impl<'a> Ask<'a> {
+    fn get(path: &'a str) -> Self {
+        Self { method: Method::GET, path, body: None, last: None }
+    }
+}
+
 impl Client {
     /// Finds address and token. The configuration is needed only where the arguments leave something open.
     pub(super) fn new(args: &DoorArgs, config: Option<&Path>) -> Result<Self, Stop> {
@@ -62,19 +77,26 @@ impl Client {
 
     /// The JSON at `path`.
     pub(super) async fn get(&self, path: &str) -> Result<Value, Stop> {
-        let (status, value) = self.patiently(self.ask(path)).await?;
+        let (status, value) = self.patiently(self.ask(Ask::get(path))).await?;
+        judge(status, value)
+    }
+
+    /// What posting `body` to `path` answers.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, Stop> {
+        let ask = Ask { method: Method::POST, body: Some(body), ..Ask::get(path) };
+        let (status, value) = self.patiently(self.ask(ask)).await?;
         judge(status, value)
     }
 
     /// The same; `None` where nobody knows what was asked for.
     pub(super) async fn find(&self, path: &str) -> Result<Option<Value>, Stop> {
-        let (status, value) = self.patiently(self.ask(path)).await?;
+        let (status, value) = self.patiently(self.ask(Ask::get(path))).await?;
         if status == StatusCode::NOT_FOUND { Ok(None) } else { judge(status, value).map(Some) }
     }
 
     /// The events at `path`, from behind `last` on.
     pub(super) async fn follow(&self, path: &str, last: Option<&str>) -> Result<Stream, Stop> {
-        let response = self.patiently(self.send(path, last)).await?;
+        let response = self.patiently(self.send(Ask { last, ..Ask::get(path) })).await?;
         let status = response.0.status();
         if status.is_success() {
             let (response, sender) = response;
@@ -95,35 +117,39 @@ impl Client {
         })
     }
 
-    async fn ask(&self, path: &str) -> Result<(StatusCode, Value), Stop> {
-        let (response, _sender) = self.send(path, None).await?;
+    async fn ask(&self, ask: Ask<'_>) -> Result<(StatusCode, Value), Stop> {
+        let (response, _sender) = self.send(ask).await?;
         self.whole(response).await
     }
 
-    async fn send(&self, path: &str, last: Option<&str>) -> Result<(Response<Incoming>, Sender), Stop> {
+    async fn send(&self, ask: Ask<'_>) -> Result<(Response<Incoming>, Sender), Stop> {
         let cannot =
             |e: std::io::Error| Stop::unreachable(format!("no sidecar answers at the door {}: {e}", self.address));
         match &self.address {
-            Listen::Tcp(address) => self.converse(TcpStream::connect(address).await.map_err(cannot)?, path, last).await,
-            Listen::Unix(socket) => self.converse(UnixStream::connect(socket).await.map_err(cannot)?, path, last).await,
+            Listen::Tcp(address) => self.converse(TcpStream::connect(address).await.map_err(cannot)?, ask).await,
+            Listen::Unix(socket) => self.converse(UnixStream::connect(socket).await.map_err(cannot)?, ask).await,
         }
     }
 
-    async fn converse<S>(&self, stream: S, path: &str, last: Option<&str>) -> Result<(Response<Incoming>, Sender), Stop>
+    async fn converse<S>(&self, stream: S, ask: Ask<'_>) -> Result<(Response<Incoming>, Sender), Stop>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(&e))?;
         // Ends with the sender; what goes wrong on it is told to the request.
         tokio::spawn(connection);
-        let mut request = Request::get(path).header(HOST, "outrigger");
+        let mut request = Request::builder().method(ask.method).uri(ask.path).header(HOST, "outrigger");
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
-        if let Some(last) = last {
+        if let Some(last) = ask.last {
             request = request.header("last-event-id", last);
         }
-        let request = request.body(Empty::<Bytes>::new()).map_err(|e| Stop::fault(format!("cannot ask that: {e}")))?;
+        if ask.body.is_some() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        let body = Full::new(ask.body.map(|body| Bytes::from(body.to_string())).unwrap_or_default());
+        let request = request.body(body).map_err(|e| Stop::fault(format!("cannot ask that: {e}")))?;
         let response = sender.send_request(request).await.map_err(|e| self.broken(&e))?;
         Ok((response, sender))
     }
@@ -141,7 +167,7 @@ impl Client {
     }
 }
 
-type Sender = http1::SendRequest<Empty<Bytes>>;
+type Sender = http1::SendRequest<Full<Bytes>>;
 
 /// An answer that goes on.
 pub(super) struct Stream {

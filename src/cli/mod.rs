@@ -10,6 +10,7 @@
 mod check;
 mod client;
 mod locks;
+mod orphans;
 mod output;
 mod replay;
 mod runtime;
@@ -73,6 +74,11 @@ enum Command {
     /// Ask the running sidecar about transactions
     #[command(subcommand)]
     Txn(txn::Txn),
+    /// Ask the running sidecar about prepared transactions that nothing open answers for
+    #[command(subcommand)]
+    Orphans(orphans::Orphans),
+    /// End what a sidecar that is gone has left in its journal, without serving
+    Recover(replay::Recover),
     /// Show who holds which lock of the running sidecar, and who waits
     Locks(locks::Locks),
     /// Show the last deadlocks: who waited for whom in a circle, and who gave way
@@ -112,6 +118,8 @@ fn run(cli: &Cli, output: &mut Output) -> Result<(), Stop> {
         Command::Wal(what) => wal::run(what, config, output),
         Command::Check => check::run(cli.config.as_deref(), output),
         Command::Txn(what) => txn::run(what, cli.config.as_deref(), output),
+        Command::Orphans(what) => orphans::run(what, cli.config.as_deref(), output),
+        Command::Recover(what) => replay::recover(what, config()?, output),
         Command::Locks(what) => locks::locks(what, cli.config.as_deref(), output),
         Command::Deadlocks(what) => locks::deadlocks(what, cli.config.as_deref(), output),
         Command::Completions { shell } => {

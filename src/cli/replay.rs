@@ -1,7 +1,9 @@
-//! `outrigger wal replay`: recovery, without a door.
+//! `outrigger wal replay` and `outrigger recover --once`: recovery, without a door.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
 use outrigger_wal::Lsn;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -14,11 +16,36 @@ use crate::journal::replay::{History, Replayed};
 use crate::metrics::Metrics;
 use crate::model::ids::StoreName;
 use crate::node::{self, NodeError};
-use crate::txn::Coordinator;
 use crate::txn::recovery::{Bucket, RecoveryPlan};
+use crate::txn::{Coordinator, Explanation, Find, ListFilter};
 
 /// How often recovery's progress is looked at.
 const GLANCE: Duration = Duration::from_millis(100);
+
+/// What a volume whose sidecar is gone is recovered with.
+#[derive(Args, Debug)]
+pub(super) struct Recover {
+    /// End what is open, once, and stop
+    #[arg(long, required = true)]
+    once: bool,
+    /// The journal's folder [default: journal.dir of the configuration]
+    #[arg(long, value_name = "PATH")]
+    dir: Option<PathBuf>,
+    /// Give up after so long; what is open stays open
+    #[arg(long, default_value_t = 300, value_name = "SECONDS")]
+    timeout: u64,
+}
+
+/// Recovers the journal of a sidecar that is gone: with the stores of the configuration, which are the same ones.
+pub(super) fn recover(what: &Recover, mut config: Config, output: &mut Output) -> Result<(), Stop> {
+    if let Some(dir) = &what.dir {
+        config.journal.dir.clone_from(dir);
+    }
+    if !config.journal.dir.is_dir() {
+        return Err(Stop::unreachable(format!("there is no journal in {}", config.journal.dir.display())));
+    }
+    drive(config, Duration::from_secs(what.timeout), output)
+}
 
 /// Reads the whole log and says what recovery would do; changes nothing.
 pub(super) fn plan(log: &Log, output: &mut Output) -> Result<(), Stop> {
@@ -118,21 +145,24 @@ pub(super) fn drive(config: Config, limit: Duration, output: &mut Output) -> Res
             let (found, remaining) = (number(&report, "found"), number(&report, "remaining"));
             bar.set_length(found);
             bar.set_position(found.saturating_sub(remaining));
-            // Prepared transactions that the log does not know are found when their store has been tried.
-            if remaining == 0 && coordinator.is_ready() || Instant::now() >= until {
-                let open = coordinator.status()["transactions"].clone();
+            let open = coordinator.status()["transactions"].clone();
+            // Prepared transactions that the log does not know are found when their store has been tried. What needs an
+            // operator does not end by waiting.
+            let all_told = remaining <= number(&open, "needs_intervention") && coordinator.is_ready();
+            if all_told || Instant::now() >= until {
+                let left = still_open(&coordinator).await;
                 coordinator.drain(Duration::from_secs(1)).await;
-                return Ok((report, open));
+                return Ok((report, open, left));
             }
             tokio::time::sleep(GLANCE).await;
         }
     });
     bar.finish_and_clear();
-    let (report, open) = report?;
+    let (report, open, left) = report?;
     let remaining = number(&report, "remaining");
     let stuck = number(&open, "needs_intervention");
     if output.is_json() {
-        output.value(&json!({"recovery": report, "open": open}));
+        output.value(&json!({"recovery": report, "open": open, "still_open": left}));
     } else {
         output.line(format_args!(
             "{} records, {} open transactions found: {} committed, {} aborted, {remaining} still open",
@@ -141,12 +171,30 @@ pub(super) fn drive(config: Config, limit: Duration, output: &mut Output) -> Res
             number(&report, "committed"),
             number(&report, "aborted"),
         ));
+        for told in &left {
+            output.line(format_args!("{} is {}", told.transaction, told.state.as_str()));
+            told.summary.iter().for_each(|sentence| output.line(format_args!("  {sentence}")));
+        }
     }
     match (stuck, remaining) {
         (0, 0) => Ok(()),
         (0, _) => Err(Stop::unreachable_shown()),
         _ => Err(Stop::faults_shown()),
     }
+}
+
+/// Why each that has not ended has not.
+async fn still_open(coordinator: &Coordinator) -> Vec<Explanation> {
+    let page = coordinator.list(&ListFilter { limit: 1000, ..ListFilter::default() });
+    let mut left = Vec::new();
+    for view in page.transactions.iter().filter(|view| !view.state.has_ended()) {
+        if let Ok(id) = view.id.parse()
+            && let Ok(told) = coordinator.explain(&Find::Id(id)).await
+        {
+            left.push(told);
+        }
+    }
+    left
 }
 
 fn number(object: &Value, name: &str) -> u64 {

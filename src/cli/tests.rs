@@ -18,6 +18,11 @@ fn options_may_stand_behind_the_command() {
     assert!(cli.json && cli.config == Some("x.toml".into()));
     assert!(Cli::try_parse_from(["outrigger", "txn", "list", "--door", "nowhere"]).is_err());
     assert!(Cli::try_parse_from(["outrigger", "txn", "list", "--limit", "0"]).is_err());
+    assert!(Cli::try_parse_from(["outrigger", "txn", "resolve", "X", "skip", "--reason", "gone"]).is_ok());
+    for args in [&["X", "skip"][..], &["X", "--reason", "r"], &["X", "force", "--reason", "r"]] {
+        let all = ["outrigger", "txn", "resolve"].iter().chain(args);
+        assert!(Cli::try_parse_from(all).is_err(), "{args:?}");
+    }
 }
 
 #[test]

@@ -18,7 +18,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// An aborted run may be run again: that it is not is asked for so often.
 const GLANCE: Duration = Duration::from_millis(200);
-const ENDED: [&str; 2] = ["committed", "aborted"];
+const ENDED: [&str; 3] = ["committed", "aborted", "compensated"];
 
 /// Whom to watch: everybody, or one.
 struct Watch<'a> {

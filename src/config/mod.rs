@@ -46,6 +46,8 @@ pub struct Config {
     pub journal: Journal,
     /// `[locks]`
     pub locks: Locks,
+    /// `[audit]`
+    pub audit: Audit,
     /// `[stores.NAME]`, by name. At least one.
     pub stores: BTreeMap<StoreName, Store>,
 }
@@ -122,6 +124,17 @@ pub struct Locks {
     pub max_keys: usize,
     /// Of these, how many one transaction may have.
     pub max_keys_per_transaction: usize,
+}
+
+/// `[audit]`
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Audit {
+    /// The audit log is begun anew before it is longer than this, in bytes.
+    pub file_bytes: u64,
+    /// How many full ones are kept.
+    pub keep: usize,
+    /// The PostgreSQL store that gets a copy, in `outrigger.audit`.
+    pub store: Option<StoreName>,
 }
 
 /// `[stores.NAME]`

@@ -9,7 +9,7 @@ use super::principals::Principals;
 use super::reader::Section;
 use super::secret::Secret;
 use super::tree::Tree;
-use super::{Config, Journal, Listen, Locks, Neo4j, Postgres, Qdrant, Server, Store, StoreSettings};
+use super::{Audit, Config, Journal, Listen, Locks, Neo4j, Postgres, Qdrant, Server, Store, StoreSettings};
 use crate::model::ids::StoreName;
 
 const DAY_MS: u64 = 86_400_000;
@@ -23,6 +23,7 @@ pub(super) fn read(tree: Tree, faults: &mut Vec<String>) -> Option<Config> {
     let server = server(root.section("server", faults), faults);
     let journal = journal(root.section("journal", faults), faults);
     let locks = locks(root.section("locks", faults), faults);
+    let audit = audit(root.section("audit", faults), faults);
     let tables = root.section("stores", faults).sections(faults);
     root.finish(faults);
     if tables.is_empty() {
@@ -34,7 +35,12 @@ pub(super) fn read(tree: Tree, faults: &mut Vec<String>) -> Option<Config> {
             stores.insert(store.name.clone(), store);
         }
     }
-    Some(Config { server, journal, locks, stores }).filter(|_| faults.is_empty())
+    if let Some(name) = &audit.store
+        && !stores.get(name).is_some_and(|store| matches!(store.settings, StoreSettings::Postgres(_)))
+    {
+        faults.push(format!("audit.store is `{name}`, and there is no PostgreSQL store [stores.{name}]"));
+    }
+    Some(Config { server, journal, locks, audit, stores }).filter(|_| faults.is_empty())
 }
 
 fn server(mut s: Section, faults: &mut Vec<String>) -> Server {
@@ -111,6 +117,16 @@ fn locks(mut s: Section, faults: &mut Vec<String>) -> Locks {
     };
     s.finish(faults);
     locks
+}
+
+fn audit(mut s: Section, faults: &mut Vec<String>) -> Audit {
+    let audit = Audit {
+        file_bytes: s.number("file_bytes", 16 * MIB, 4096..=1024 * MIB, faults),
+        keep: s.count("keep", 8, 1..=1000, faults),
+        store: s.text("store", faults).map(|name| name.as_str().into()),
+    };
+    s.finish(faults);
+    audit
 }
 
 fn store(name: &str, mut s: Section, auto_init: bool, faults: &mut Vec<String>) -> Option<Store> {

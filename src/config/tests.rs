@@ -230,3 +230,21 @@ fn an_open_door_beyond_loopback_is_warned_of() {
     let same = [("OUTRIGGER__SERVER__LISTEN", "0.0.0.0:7118")];
     assert!(faults(THREE, &same).contains("same address"));
 }
+
+#[test]
+fn the_audit_log_has_bounds_and_a_store_that_can_hold_it() {
+    let audit = load(THREE, &[]).unwrap().audit;
+    assert_eq!(audit, Audit { file_bytes: 16 << 20, keep: 8, store: None });
+    let text = format!("[audit]\nfile_bytes = 4096\nkeep = 1\nstore = \"pg\"\n{THREE}");
+    assert_eq!(load(&text, &[]).unwrap().audit, Audit { file_bytes: 4096, keep: 1, store: Some("pg".into()) });
+    for (key, value, fault) in [
+        ("FILE_BYTES", "100", "audit.file_bytes"),
+        ("KEEP", "0", "audit.keep"),
+        ("STORE", "graph", "there is no PostgreSQL store [stores.graph]"),
+        ("STORE", "nowhere", "there is no PostgreSQL store [stores.nowhere]"),
+        ("KEP", "1", "audit.kep"),
+    ] {
+        let found = faults(THREE, &[(&format!("OUTRIGGER__AUDIT__{key}"), value)]);
+        assert!(found.contains(fault), "{key}: {found}");
+    }
+}

@@ -7,15 +7,17 @@ use serde_json::Value;
 use super::events::Events;
 use super::interactive::Conversing;
 use super::locks::Locks;
+use super::operator::Operator;
 use crate::model::commit::KeyNote;
+use crate::model::job::{ChunkWish, JobVerdict, JobWish};
 use crate::model::problem::{Code, Problem};
 use crate::model::request::TxnRequest;
 use crate::model::view::{Answer, View};
-use crate::txn::{Accepted, Coordinator, Find, ListFilter, Page};
+use crate::txn::{Accepted, Coordinator, Find, LeaseActor, ListFilter, Page};
 
 /// Runs transactions and knows of them. See [`Coordinator`], whose methods these are.
 #[async_trait]
-pub trait Api: Locks + Conversing + Events {
+pub trait Api: Locks + Conversing + Operator + Events {
     /// Runs a transaction to its end, or to where its end is not known yet. Dropping the future harms nothing.
     async fn submit(&self, request: TxnRequest, key: Option<KeyNote>) -> Answer;
 
@@ -24,6 +26,24 @@ pub trait Api: Locks + Conversing + Events {
     /// # Errors
     /// What can be refused at once.
     async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<Accepted, Problem>;
+
+    /// Opens a batch job; `true`: it is new.
+    ///
+    /// # Errors
+    /// `name_in_use`, `overloaded`, `journal_full`, `journal_unavailable`.
+    async fn open_job(&self, wish: JobWish) -> Result<(Box<View>, bool), Problem>;
+
+    /// Runs a chunk of a batch job.
+    async fn submit_chunk(&self, request: TxnRequest, wish: ChunkWish) -> Answer;
+
+    /// Whether that is a batch job.
+    fn is_job(&self, what: &Find) -> bool;
+
+    /// Ends a batch job.
+    ///
+    /// # Errors
+    /// `not_found`, `forbidden`, `wrong_state`, `journal_unavailable`.
+    async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &LeaseActor) -> Result<View, Problem>;
 
     /// Finds a transaction.
     ///
@@ -55,6 +75,22 @@ impl Api for Coordinator {
 
     async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<Accepted, Problem> {
         Self::submit_async(self, request, key).await
+    }
+
+    async fn open_job(&self, wish: JobWish) -> Result<(Box<View>, bool), Problem> {
+        Self::open_job(self, wish).await
+    }
+
+    async fn submit_chunk(&self, request: TxnRequest, wish: ChunkWish) -> Answer {
+        Self::submit_chunk(self, request, wish).await
+    }
+
+    fn is_job(&self, what: &Find) -> bool {
+        Self::is_job(self, what)
+    }
+
+    async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &LeaseActor) -> Result<View, Problem> {
+        Self::end_job(self, what, verdict, actor).await
     }
 
     async fn find(&self, what: &Find) -> Result<View, Problem> {
@@ -99,6 +135,22 @@ impl Api for RepairMode {
     }
 
     async fn submit_async(&self, _: TxnRequest, _: Option<KeyNote>) -> Result<Accepted, Problem> {
+        Err(self.problem())
+    }
+
+    async fn open_job(&self, _: JobWish) -> Result<(Box<View>, bool), Problem> {
+        Err(self.problem())
+    }
+
+    async fn submit_chunk(&self, _: TxnRequest, _: ChunkWish) -> Answer {
+        Answer::Problem(Box::new(self.problem()))
+    }
+
+    fn is_job(&self, _: &Find) -> bool {
+        false
+    }
+
+    async fn end_job(&self, _: &Find, _: JobVerdict, _: &LeaseActor) -> Result<View, Problem> {
         Err(self.problem())
     }
 

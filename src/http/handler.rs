@@ -10,7 +10,7 @@ use http::{HeaderMap, Response, StatusCode, Uri};
 
 use super::access::Visitor;
 use super::route::Door;
-use super::{body, headers, interactive, openapi, reply, wire};
+use super::{body, headers, interactive, jobs, openapi, reply, wire};
 use crate::model::commit::KeyNote;
 use crate::model::ids::TxnId;
 use crate::model::problem::{Code, Problem};
@@ -32,13 +32,13 @@ fn or_problem(result: Result<Reply, Problem>) -> Reply {
     post, path = "/v1/transactions", operation_id = "submitTransaction", tag = "transactions",
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters. The same key with the same request answers the same outcome and runs nothing twice; an aborted transaction does not consume its key."),
-        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once, with `Location`; 200 where the key had been used."),
+        ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once, with `Location`; 200 where the key had been used. Chunks of batch jobs are answered when they have ended all the same."),
         ("traceparent" = Option<String>, Header, description = "W3C Trace Context. Its trace id becomes the transaction's `trace_id`; every answer has a `traceparent` of the same trace with a span of ours."),
     ),
     request_body(content = openapi::TransactionRequest, content_type = "application/json"),
     responses(
         (status = 200, description = "It happened: `committed`, `committing` or `needs_intervention` (decided, irrevocable; `pending` names the stores that lack it).", body = crate::model::view::View, headers(("Idempotency-Replayed" = String, description = "`true` where the key had been used: this is the recorded outcome."))),
-        (status = 201, description = "`interactive`: it is open, at `Location`; `results` of the operations that it brought.", body = crate::model::view::View, headers(("Location" = String))),
+        (status = 201, description = "`interactive`: it is open, at `Location`; `results` of the operations that it brought. `job`: the batch job is open.", body = crate::model::view::View, headers(("Location" = String))),
         (status = 202, description = "`in_doubt` (not known yet: ask at `Location`), or accepted for `Prefer: respond-async`.", body = crate::model::view::View, headers(("Location" = String), ("Retry-After" = u32))),
     ),
 )]
@@ -60,8 +60,14 @@ async fn submit_inner(door: &Door, parts: &Parts, body: &mut Body) -> Result<Rep
     headers::must_be_json(head)?;
     let key = headers::idempotency_key(head)?;
     let bytes = body::read(body, head, door.max_body_bytes).await?;
-    let json = wire::parse(&bytes)?;
+    let mut json = wire::parse(&bytes)?;
     drop(bytes);
+    if wire::opens_job(&json) {
+        return jobs::open(door, &visitor, key, json, extensions.get()).await;
+    }
+    if let Some(reply) = jobs::chunk(door, &visitor, key, &mut json, extensions.get()).await? {
+        return Ok(reply);
+    }
     let note = key.map(|key| KeyNote { key: key_of(&visitor, key), digest: wire::digest(&json, &visitor.name) });
     let asked = wire::request(json, &|store| door.api.store_kind(store))?.of(extensions.get());
     let request = match asked {

@@ -83,3 +83,8 @@ pub(super) fn trace_parent(headers: &HeaderMap) -> TraceParent {
     let sent = only.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
     sent.unwrap_or_else(TraceParent::fresh)
 }
+
+/// The same as text, of a request that came through the door: that has put the trace there, whatever was sent.
+pub(super) fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    headers.get(TRACE_PARENT)?.to_str().ok()?.split('-').nth(1)
+}

@@ -13,7 +13,7 @@ use super::access::Visitor;
 use super::api::RepairMode;
 use super::handler::which;
 use super::route::Door;
-use super::{body, headers, openapi, reply, wire};
+use super::{body, headers, jobs, openapi, reply, wire};
 use crate::config::PrincipalRole;
 use crate::model::commit::KeyNote;
 use crate::model::problem::Problem;
@@ -188,7 +188,7 @@ pub(super) async fn prepare(
     .await
 }
 
-/// Commit an open or prepared transaction. Asked again, it answers the same outcome.
+/// Commit an open or prepared transaction, or a batch job whose chunks are done. Asked again, it answers the same outcome.
 #[utoipa::path(
     post, path = "/v1/transactions/{id}/commit", operation_id = "commitTransaction", tag = "transactions",
     params(("id" = String, Path, description = "A UUID, or `name:THE-NAME`.")),
@@ -206,14 +206,14 @@ pub(super) async fn commit(
     end(&door, id, request, Outcome::Committed).await
 }
 
-/// Roll an open or prepared transaction back. Asked again, it answers the same outcome.
+/// Roll an open or prepared transaction back, or undo a batch job. Asked again, it answers the same outcome.
 #[utoipa::path(
     post, path = "/v1/transactions/{id}/rollback", operation_id = "rollbackTransaction", tag = "transactions",
     params(("id" = String, Path, description = "A UUID, or `name:THE-NAME`.")),
     request_body(content = Option<openapi::EndRequest>, content_type = "application/json"),
     responses(
-        (status = 200, description = "It did not happen: `aborted`, or `aborting` (irrevocable; `pending` names who has to be told).", body = View),
-        (status = 202, description = "`in_doubt`: not known yet, ask at `Location`.", body = View, headers(("Location" = String), ("Retry-After" = u32))),
+        (status = 200, description = "It did not happen: `aborted`, or `aborting` (irrevocable; `pending` names who has to be told). A batch job: `compensated`, or (`mark_failed`) `aborted`, and its chunks stay.", body = View),
+        (status = 202, description = "`in_doubt`: not known yet; or `compensating`: a batch job is being undone. Ask at `Location`.", body = View, headers(("Location" = String), ("Retry-After" = u32))),
     ),
 )]
 pub(super) async fn roll_back(
@@ -226,6 +226,9 @@ pub(super) async fn roll_back(
 
 async fn end(door: &Door, id: Result<Path<String>, PathRejection>, request: Request, outcome: Outcome) -> Reply {
     attend(door, id, request, async |what, json, actor| {
+        if door.api.is_job(&what) {
+            return jobs::end(door, &what, outcome, json, &actor).await;
+        }
         let wait = wire::end(json)?;
         Ok(reply::answer(&door.api.end(&what, outcome, wait, &actor).await?))
     })

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::access::Visitor;
 use super::api::RepairMode;
 use super::route::Door;
-use super::{body, graph, headers, openapi, reply, wire};
+use super::{body, graph, headers, openapi, operator, reply, wire};
 use crate::config::PrincipalRole;
 use crate::model::problem::{Code, Problem};
 use crate::txn::{Coordinator, DeadlockView, KeyView, LeaseActor, LeaseView, LeaseWish, WaitForView};
@@ -122,10 +122,10 @@ fn or_problem(result: Result<Reply, Problem>) -> Reply {
     result.unwrap_or_else(|problem| reply::problem(&problem))
 }
 
-fn actor(visitor: Visitor) -> LeaseActor {
+fn actor(visitor: &Visitor) -> LeaseActor {
     match visitor.role {
         PrincipalRole::Operator => LeaseActor::Operator,
-        PrincipalRole::App => LeaseActor::Principal(visitor.name),
+        PrincipalRole::App => LeaseActor::Principal(visitor.name.clone()),
     }
 }
 
@@ -178,7 +178,8 @@ pub(super) async fn renew(
             wire::renewal(wire::parse(&bytes)?)?
         };
         let id = lease.map(|Path(id)| id).unwrap_or_default();
-        let view = door.api.renew_lease(&id, ttl, &actor(visitor))?;
+        let renew = || door.api.renew_lease(&id, ttl, &actor(&visitor));
+        let view = operator::on_lease(&door, &parts.headers, &visitor, "lease_renew", &id, renew).await?;
         Ok(reply::json(StatusCode::OK, &view))
     };
     or_problem(renewed.await)
@@ -196,14 +197,15 @@ pub(super) async fn release(
     head: HeaderMap,
     uri: Uri,
 ) -> Reply {
-    let released = || {
+    let released = async {
         let visitor = door.access.visitor(&head)?;
         headers::query(&uri, &[])?;
         let id = lease.map(|Path(id)| id).unwrap_or_default();
-        door.api.release_lease(&id, &actor(visitor))?;
+        let release = || door.api.release_lease(&id, &actor(&visitor));
+        operator::on_lease(&door, &head, &visitor, "lease_release", &id, release).await?;
         Ok(reply::nothing())
     };
-    or_problem(released())
+    or_problem(released.await)
 }
 
 /// Our own lock table: who holds and who waits, contended keys first.

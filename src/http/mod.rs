@@ -4,7 +4,9 @@
 //!   server (accept, time limits, drain) → route (gate, metrics, panics) → handler
 //!       → headers, body, wire (JSON → TxnRequest, checked once) → Api → reply (status, problem, retry advice)
 //!   events         server-sent events for followers
+//!   jobs           batch jobs and their chunks
 //!   locks, graph   leases, the lock table, and who waits for whom as a picture
+//!   operator       what is resolved by hand, and why a transaction is where it is
 //! ```
 
 mod access;
@@ -16,8 +18,10 @@ mod graph;
 mod handler;
 mod headers;
 mod interactive;
+mod jobs;
 mod locks;
 mod openapi;
+mod operator;
 pub mod porch;
 mod reply;
 mod route;
@@ -32,5 +36,6 @@ pub use api::{Api, RepairMode};
 pub use events::Events;
 pub use interactive::Conversing;
 pub use locks::Locks;
+pub use operator::Operator;
 pub use route::Door;
 pub use server::{Limits, Listener, SocketFile, run};

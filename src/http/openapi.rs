@@ -11,7 +11,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Ref, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
-use super::{events, handler, interactive, locks, reply};
+use super::{events, handler, interactive, locks, operator, reply};
 use crate::metrics::Route;
 use crate::model::problem::Code;
 
@@ -25,6 +25,7 @@ use crate::model::problem::Code;
         handler::submit, handler::list, handler::show, handler::key,
         interactive::operate, interactive::prepare, interactive::commit, interactive::roll_back,
         locks::lease, locks::renew, locks::release, locks::table, locks::wait_for, locks::deadlocks,
+        operator::resolve, operator::explain, operator::orphans, operator::resolve_orphan,
         events::follow, handler::status, handler::open_api,
     ),
     components(schemas(ProblemDocument, EventData)),
@@ -32,7 +33,7 @@ use crate::model::problem::Code;
 )]
 struct Contract;
 
-/// A one-shot transaction. Members that are not listed are refused.
+/// A transaction, a chunk of a batch job, or the opening of one. Members that are not listed are refused.
 #[derive(ToSchema)]
 pub(super) struct TransactionRequest {
     /// Unique while its transaction is not ended.
@@ -66,7 +67,34 @@ pub(super) struct TransactionRequest {
     /// Interactive only: how long it stays open after a call; 30000 by default.
     #[schema(minimum = 100, maximum = 3_600_000)]
     lease_ms: Option<u32>,
-    /// In the given order within a store; in parallel across stores where nothing is referenced.
+    /// In the given order within a store; in parallel across stores where nothing is referenced. Absent where a job is
+    /// opened; may be absent where an interactive transaction is; else needed.
+    #[schema(min_items = 1, max_items = 1000)]
+    operations: Option<Vec<Operation>>,
+    /// Opens a batch job of that `name`; beside these two nothing may stand.
+    job: Option<Job>,
+    /// The name of the batch job of which this is a chunk.
+    #[schema(pattern = "^[A-Za-z0-9._:@-]{1,128}$")]
+    parent: Option<String>,
+    /// Which of the job's chunks: it happens once.
+    #[schema(minimum = 0, maximum = 9_007_199_254_740_991_u64)]
+    chunk: Option<u64>,
+    /// What undoes the chunk when its job is rolled back.
+    compensate: Option<Compensation>,
+}
+
+/// A batch job.
+#[derive(ToSchema)]
+struct Job {
+    /// How many chunks it will have: 0 to one less. Without it the job ends when it is committed.
+    #[schema(minimum = 1, maximum = 9_007_199_254_740_992_u64)]
+    chunks: Option<u64>,
+}
+
+/// The undoing of a chunk. `$ref` reaches the results of the chunk's own operations.
+#[derive(ToSchema)]
+struct Compensation {
+    /// As a transaction's.
     #[schema(min_items = 1, max_items = 1000)]
     operations: Vec<Operation>,
 }
@@ -94,6 +122,8 @@ pub(super) struct PrepareRequest {
 pub(super) struct EndRequest {
     /// `applied` or `decided`; by default what the opening said.
     wait: Option<String>,
+    /// Rolling a batch job back only: give it up, and leave its chunks as they are.
+    mark_failed: Option<bool>,
 }
 
 /// How often and how soon a transaction that lost a race runs again.
@@ -254,6 +284,30 @@ pub(super) struct RenewRequest {
     /// Milliseconds.
     #[schema(minimum = 100, maximum = 3_600_000)]
     ttl_ms: Option<u32>,
+}
+
+/// What to do by hand, and why.
+#[derive(ToSchema)]
+pub(super) struct ResolveRequest {
+    /// `retry`, `commit`, `rollback` or `skip`.
+    action: String,
+    /// Audited: 1 to 1000 characters, no control characters.
+    #[schema(min_length = 1, max_length = 1000)]
+    reason: String,
+}
+
+/// Which prepared transaction, what to do with it, and why.
+#[derive(ToSchema)]
+pub(super) struct ResolveOrphanRequest {
+    /// Where it stands prepared.
+    store: String,
+    /// Its name, byte for byte.
+    gid: String,
+    /// `commit` or `rollback`.
+    action: String,
+    /// Audited: 1 to 1000 characters, no control characters.
+    #[schema(min_length = 1, max_length = 1000)]
+    reason: String,
 }
 
 /// What the sidecar is and has. More members may come.

@@ -46,7 +46,8 @@ pub(super) fn answer(answer: &Answer) -> Response<Body> {
 
 fn view(view: &View) -> Response<Body> {
     match view.state {
-        TxnState::InDoubt => {
+        // A job that is still being undone is not what was asked for yet.
+        TxnState::InDoubt | TxnState::Compensating => {
             let mut response = json(StatusCode::ACCEPTED, view);
             locate(&mut response, &view.id);
             retry_after(&mut response, IN_DOUBT_RETRY_SECONDS);

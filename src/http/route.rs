@@ -19,7 +19,7 @@ use super::access::Access;
 use super::api::Api;
 use super::events::Followers;
 use super::gate::Gate;
-use super::{events, handler, headers, interactive, locks, reply};
+use super::{events, handler, headers, interactive, locks, operator, reply};
 use crate::config;
 use crate::metrics::{Metrics, Route};
 use crate::model::problem::{Code, Problem};
@@ -66,6 +66,10 @@ impl Door {
             .route("/v1/transactions/{id}/prepare", post(interactive::prepare))
             .route("/v1/transactions/{id}/commit", post(interactive::commit))
             .route("/v1/transactions/{id}/rollback", post(interactive::roll_back))
+            .route("/v1/transactions/{id}/resolve", post(operator::resolve))
+            .route("/v1/transactions/{id}/explain", get(operator::explain))
+            .route("/v1/orphans", get(operator::orphans))
+            .route("/v1/orphans/resolve", post(operator::resolve_orphan))
             // A key may hold slashes.
             .route("/v1/idempotency/{*key}", get(handler::key))
             .route("/v1/locks", get(locks::table).post(locks::lease))
@@ -93,6 +97,10 @@ fn route_of(request: &Request) -> Route {
         "/v1/transactions/{id}/prepare" if request.method() == Method::POST => Route::Prepare,
         "/v1/transactions/{id}/commit" if request.method() == Method::POST => Route::Commit,
         "/v1/transactions/{id}/rollback" if request.method() == Method::POST => Route::Rollback,
+        "/v1/transactions/{id}/resolve" if request.method() == Method::POST => Route::Resolve,
+        "/v1/transactions/{id}/explain" if reads => Route::Explain,
+        "/v1/orphans" if reads => Route::Orphans,
+        "/v1/orphans/resolve" if request.method() == Method::POST => Route::ResolveOrphan,
         "/v1/idempotency/{*key}" if reads => Route::Key,
         "/v1/locks" if request.method() == Method::POST => Route::Lease,
         "/v1/locks" if reads => Route::Locks,
@@ -112,6 +120,9 @@ async fn attend(State(door): State<Arc<Door>>, mut request: Request, next: Next)
     let (route, began) = (route_of(&request), Instant::now());
     let parent = headers::trace_parent(request.headers());
     request.extensions_mut().insert(parent.trace);
+    if let Ok(parent) = HeaderValue::from_str(&parent.to_string()) {
+        request.headers_mut().insert(headers::TRACE_PARENT, parent);
+    }
     let span = tracing::debug_span!("request", route = route.as_str(), trace_id = %parent.trace);
     let answer = async {
         // The status, and who waits for whom, must be readable above all when there is too much to do; and whoever waits
@@ -123,6 +134,7 @@ async fn attend(State(door): State<Arc<Door>>, mut request: Request, next: Next)
             },
             Route::Prepare | Route::Commit | Route::Rollback => None,
             Route::Lease | Route::RenewLease | Route::ReleaseLease | Route::Locks | Route::WaitFor => None,
+            Route::Resolve | Route::Explain | Route::Orphans | Route::ResolveOrphan => None,
             // Followers stay for as long as they like, and have a bound of their own.
             Route::Events | Route::Deadlocks | Route::Status | Route::OpenApi | Route::Unknown => None,
         };
@@ -151,6 +163,8 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Response<Body> {
     let allowed = match uri.path() {
         "/v1/transactions" | "/v1/locks" => "GET, HEAD, POST",
         path if path.starts_with("/v1/locks/") => "PUT, DELETE",
+        path if path.ends_with("/resolve") => "POST",
+        path if path.ends_with("/explain") => "GET, HEAD",
         path if path.starts_with("/v1/transactions/") && path.matches('/').count() == 4 => "POST",
         _ => "GET, HEAD",
     };

@@ -3,6 +3,8 @@
 mod events;
 mod fake;
 mod interactive;
+mod jobs;
+mod operator;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -442,12 +444,16 @@ async fn the_contract_lists_every_path_with_its_problems() {
         "/v1/idempotency/{key}",
         "/v1/locks",
         "/v1/locks/{lease}",
+        "/v1/orphans",
+        "/v1/orphans/resolve",
         "/v1/status",
         "/v1/transactions",
         "/v1/transactions/{id}",
         "/v1/transactions/{id}/commit",
+        "/v1/transactions/{id}/explain",
         "/v1/transactions/{id}/operations",
         "/v1/transactions/{id}/prepare",
+        "/v1/transactions/{id}/resolve",
         "/v1/transactions/{id}/rollback",
         "/v1/wait-for",
     ];
@@ -495,6 +501,8 @@ async fn the_contract_lists_every_path_with_its_problems() {
         ("EndRequest", &["wait"]),
         ("LeaseRequest", &["key", "mode", "ttl_ms", "wait_ms"]),
         ("RenewRequest", &["ttl_ms"]),
+        ("ResolveRequest", &["action", "reason"]),
+        ("Explanation", &["summary", "decider", "promises", "ends_when", "operator", "setbacks"]),
         ("Expect", &["rows", "equals", "if"]),
         ("Event", &["at", "transaction", "name", "kind", "state", "attempt", "trace_id", "detail"]),
         ("View", &["id", "trace_id", "state", "plan", "results", "pending", "timeline"]),

@@ -4,6 +4,7 @@
 //! of the store that decided, or by noting that nobody was ever asked. Whoever holds the slip may act irreversibly.
 
 pub mod feed;
+pub mod job;
 pub mod prepared;
 pub mod record;
 pub mod replay;
@@ -16,13 +17,16 @@ use outrigger_wal::{Appended, Options, Recovery, Stats, Storage, Wal, WalError};
 use prost::Message;
 
 use self::feed::{About, Bounds, EventId, Feed, Follower, Happening, Only, Who};
+use self::job::JobLog;
 use self::prepared::Prepared;
-use self::record::{Began, Ended, Intent, IntentRecord, OpenedRecord, VerdictRecord, kind};
+use self::record::{Began, Ended, Intent, IntentRecord, OpenedRecord, SkippedRecord, VerdictRecord, kind};
 use self::replay::Replayed;
 use self::slip::Decided;
 use crate::clock;
 use crate::model::commit::Verdict;
-use crate::model::ids::{Incarnation, LogOwner, Lsn, Run};
+use crate::model::ids::{Incarnation, LogOwner, Lsn, Run, TxnId};
+use crate::model::job::JobPhase;
+use crate::model::operator::Skipped;
 use crate::model::problem::{Code, Problem};
 use crate::model::state::Outcome;
 
@@ -33,6 +37,9 @@ pub struct Journal {
     owner: LogOwner,
     feed: Feed,
 }
+
+/// The copy of a large job is written in records of about this size: none needs a segment to itself.
+const JOB_RECORD_BYTES: usize = 256 << 10;
 
 /// What opening found, besides the histories.
 #[derive(Debug)]
@@ -218,6 +225,14 @@ impl Journal {
         self.learn(run, Outcome::Aborted)
     }
 
+    /// Notes what an operator decided about a run of another log, which was to decide and is gone.
+    ///
+    /// # Errors
+    /// As [`Journal::witness`].
+    pub fn adjudge(&self, run: Run, outcome: Outcome) -> Result<Decided, Problem> {
+        self.learn(run, outcome)
+    }
+
     /// The slip for a verdict that replay found in the log.
     #[must_use]
     pub fn recall(&self, history: &replay::History) -> Option<Decided> {
@@ -230,6 +245,16 @@ impl Journal {
         let payload = record.encode_to_vec();
         self.told(self.verdict(run, outcome, at_us), || self.wal.append_reserved(kind::LEARNT, &payload))?;
         Ok(Decided::mint(run, outcome, true))
+    }
+
+    /// Forces that an operator gave up one store's part, before anybody acts on it: a restart must not try it again.
+    ///
+    /// # Errors
+    /// As [`Journal::witness`]; whether the record stands is then known at the next opening only. Cancellation: it may
+    /// or may not become durable, and the part may be skipped again.
+    pub async fn skip(&self, run: Run, skipped: &Skipped) -> Result<(), Problem> {
+        let appended = self.append_ending(kind::SKIPPED, &SkippedRecord::of(run, skipped).encode_to_vec())?;
+        self.force(appended).await
     }
 
     /// Appends the end of a run. After it the locks may go, in this order.
@@ -340,6 +365,42 @@ impl Journal {
         let below = oldest_needed.min(checkpoint.lsn);
         self.wal.release(below).map_err(|error| problem(&error))?;
         Ok(places)
+    }
+
+    /// Forces what is new of a batch job: that it is open, is rolled back, or has ended.
+    ///
+    /// # Errors
+    /// `journal_full` (only an opening can be refused so: nothing was written), `journal_unavailable`: whether it stands
+    /// is known at the next opening of the log only. Cancellation: the record may or may not become durable.
+    pub async fn note_job(&self, id: TxnId, said: &JobLog) -> Result<Lsn, Problem> {
+        let opens = said.phase == JobPhase::Open;
+        let mut place = None;
+        let mut last = None;
+        for record in said.encode(id, self.wal.max_payload()) {
+            let appended =
+                if opens { self.wal.append(kind::JOB, &record) } else { self.wal.append_reserved(kind::JOB, &record) };
+            let appended = appended.map_err(|error| problem(&error))?;
+            place = place.or(Some(appended.lsn));
+            last = Some(appended);
+        }
+        if let Some(last) = last {
+            self.force(last).await?;
+        }
+        Ok(place.unwrap_or(Lsn::ZERO))
+    }
+
+    /// Appends all that is known of a job, so that what stands before may go at the next checkpoint, which makes it
+    /// durable. Answers where it stands.
+    ///
+    /// # Errors
+    /// As [`Journal::witness`].
+    pub fn copy_job(&self, id: TxnId, job: &JobLog) -> Result<Option<Lsn>, Problem> {
+        let mut place = None;
+        for record in job.encode(id, JOB_RECORD_BYTES.min(self.wal.max_payload())) {
+            let appended = self.append_ending(kind::JOB, &record)?;
+            place = place.or(Some(appended.lsn));
+        }
+        Ok(place)
     }
 
     /// Waits until everything appended so far is durable.

@@ -11,13 +11,18 @@
 //!     7  Prepared    yes                    everybody who can has promised, and the verdict is awaited over restarts
 //!     8  Began       no                     an interactive transaction is open: should nothing follow, it is fenced
 //!     6  Checkpoint  no                     stands for the Opened before it, so that old segments may go
+//!     9  Skipped     yes (before skipping)  an operator gave up what a store refuses for good
+//!    10  Job         yes (copies: no)       a batch job: opened, rolled back, ended, or all of it so far (see `job`)
 //! ```
 
 use prost::Message;
 
+use super::job::ChunkRecord;
 use crate::lock::{Claim, LockKey, Mode};
 use crate::model::commit::{Decider, Gid, KeyNote, RedoWrite};
 use crate::model::ids::{Attempt, Run, StoreName, TxnId};
+use crate::model::job::ChunkNote;
+use crate::model::operator::Skipped;
 use crate::model::state::Outcome;
 use crate::model::trace::TraceId;
 
@@ -39,6 +44,10 @@ pub mod kind {
     pub const PREPARED: u8 = 7;
     /// [`super::BeganRecord`]
     pub const BEGAN: u8 = 8;
+    /// [`super::SkippedRecord`], forced
+    pub const SKIPPED: u8 = 9;
+    /// [`super::super::job::JobRecord`]
+    pub const JOB: u8 = 10;
 
     /// The name of a type byte, for people.
     #[must_use]
@@ -52,6 +61,8 @@ pub mod kind {
             CHECKPOINT => "checkpoint",
             PREPARED => "prepared",
             BEGAN => "began",
+            SKIPPED => "skipped",
+            JOB => "job",
             _ => "unknown",
         }
     }
@@ -132,6 +143,9 @@ pub struct IntentRecord {
     /// It was prepared before, and is put to its decider now.
     #[prost(bool, tag = "16")]
     pub held: bool,
+    /// Of which job it is a chunk.
+    #[prost(message, optional, tag = "20")]
+    pub chunk: Option<ChunkRecord>,
 }
 
 /// An interactive transaction is open.
@@ -261,6 +275,46 @@ pub struct DoneRecord {
     /// A checkpoint wrote an older record of the same end again: nothing has happened.
     #[prost(bool, tag = "16")]
     pub copy: bool,
+    /// Of which job it was a chunk.
+    #[prost(message, optional, tag = "20")]
+    pub chunk: Option<ChunkRecord>,
+    /// What an operator gave up.
+    #[prost(message, repeated, tag = "21")]
+    pub skipped: Vec<SkippedRecord>,
+}
+
+/// An operator gave up one store's part, which it refuses for good.
+#[derive(Clone, PartialEq, Message)]
+pub struct SkippedRecord {
+    /// Which run.
+    #[prost(message, required, tag = "1")]
+    pub run: RunRecord,
+    /// Whose part.
+    #[prost(string, tag = "2")]
+    pub store: String,
+    /// Why, in the operator's words.
+    #[prost(string, tag = "3")]
+    pub reason: String,
+    /// The operator.
+    #[prost(string, tag = "4")]
+    pub principal: String,
+    /// Microseconds since 1970.
+    #[prost(int64, tag = "5")]
+    pub at_us: i64,
+}
+
+impl SkippedRecord {
+    pub(super) fn of(run: Run, skipped: &Skipped) -> Self {
+        let Skipped { store, reason, by, at_us } = skipped.clone();
+        Self { run: run.into(), store: store.to_string(), reason, principal: by, at_us }
+    }
+}
+
+impl From<SkippedRecord> for Skipped {
+    fn from(record: SkippedRecord) -> Self {
+        let SkippedRecord { store, reason, principal, at_us, .. } = record;
+        Self { store: store.as_str().into(), reason, by: principal, at_us }
+    }
 }
 
 impl From<Run> for RunRecord {
@@ -361,6 +415,8 @@ pub struct Intent {
     pub durable: crate::model::ids::Lsn,
     /// The trace of the request; older logs know none.
     pub trace: Option<TraceId>,
+    /// Of which job it is a chunk, and what would undo it.
+    pub chunk: Option<ChunkNote>,
 }
 
 impl Intent {
@@ -396,6 +452,7 @@ impl Intent {
             at_us,
             trace: self.trace.map(TraceId::to_bytes),
             held: false,
+            chunk: self.chunk.as_ref().map(Into::into),
         }
     }
 
@@ -421,6 +478,7 @@ impl Intent {
             reason: record.reason,
             durable: crate::model::ids::Lsn::from_u64(record.durable),
             trace: record.trace.as_deref().and_then(TraceId::from_bytes),
+            chunk: record.chunk.map(TryInto::try_into).transpose()?,
         })
     }
 }
@@ -486,6 +544,7 @@ impl Began {
             reason: "it was open when the sidecar stopped".to_owned(),
             durable: self.durable,
             trace: self.trace,
+            chunk: None,
         }
     }
 }
@@ -517,6 +576,10 @@ pub struct Ended {
     pub cause: Option<(String, String)>,
     /// The trace of the request; older logs know none.
     pub trace: Option<TraceId>,
+    /// What an operator gave up.
+    pub skipped: Vec<Skipped>,
+    /// Of which job it was a chunk, and what would undo it.
+    pub chunk: Option<ChunkNote>,
 }
 
 impl Ended {
@@ -544,6 +607,8 @@ impl Ended {
             key: self.key.as_ref().map(|(note, _)| note.into()),
             answer: self.key.as_ref().and_then(|(_, answer)| answer.clone()),
             cause: self.cause.as_ref().map(|(code, text)| vec![code.clone(), text.clone()]).unwrap_or_default(),
+            skipped: self.skipped.iter().map(|skipped| SkippedRecord::of(self.run, skipped)).collect(),
+            chunk: self.chunk.as_ref().map(Into::into),
             trace: self.trace.map(TraceId::to_bytes),
             copy,
         }
@@ -567,6 +632,8 @@ impl Ended {
             key: record.key.map(|key| Ok::<_, Unreadable>((key.try_into()?, answer))).transpose()?,
             cause: cause.next().zip(cause.next()),
             trace: record.trace.as_deref().and_then(TraceId::from_bytes),
+            skipped: record.skipped.into_iter().map(Into::into).collect(),
+            chunk: record.chunk.map(TryInto::try_into).transpose()?,
         })
     }
 }

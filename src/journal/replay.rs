@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
+use super::job::JobLog;
 use super::prepared::Prepared;
-use super::record::{Began, Ended, Intent, OpenedRecord, Unreadable, VerdictRecord, decode, kind, outcome};
-use crate::model::ids::{Incarnation, Lsn, Run};
+use super::record::{
+    Began, Ended, Intent, OpenedRecord, SkippedRecord, Unreadable, VerdictRecord, decode, kind, outcome,
+};
+use crate::model::ids::{Incarnation, Lsn, Run, TxnId};
+use crate::model::operator::Skipped;
 use crate::model::state::Outcome;
 
 /// What the log holds of a run that has not ended.
@@ -18,6 +22,8 @@ pub struct History {
     pub verdict: Option<Outcome>,
     /// The answer that a `Decision` carries.
     pub answer: Option<String>,
+    /// What an operator gave up: never tried again.
+    pub skipped: Vec<Skipped>,
     /// Where it waits for its verdict: no store was asked to decide yet.
     pub prepared: Option<Box<Prepared>>,
 }
@@ -35,6 +41,10 @@ pub struct Replayed {
     pub ended: VecDeque<(Lsn, Ended)>,
     /// Ended runs whose key only this log remembers, by key; not bounded by count but by their TTL.
     pub keyed: HashMap<String, (Lsn, Ended)>,
+    /// Batch jobs that have not ended, each with the place from which on the log tells all of it.
+    pub jobs: BTreeMap<TxnId, (Lsn, JobLog)>,
+    /// The last jobs that ended, oldest first; bounded.
+    pub ended_jobs: VecDeque<(TxnId, JobLog)>,
     /// Records read.
     pub records: u64,
     /// Where each opening of the log stands, in order.
@@ -54,6 +64,8 @@ impl Replayed {
             interrupted: Vec::new(),
             ended: VecDeque::new(),
             keyed: HashMap::new(),
+            jobs: BTreeMap::new(),
+            ended_jobs: VecDeque::new(),
             records: 0,
             openings: Vec::new(),
             keep,
@@ -87,14 +99,21 @@ impl Replayed {
                 self.began.remove(&intent.run);
                 // Written again now and then, so that the segments before it may go; the first place keeps its turn.
                 let first = self.runs.get(&intent.run).map_or(lsn, |history| history.first);
-                let history =
-                    History { first, intent, verdict: None, answer: None, prepared: Some(Box::new(prepared)) };
+                let history = History {
+                    first,
+                    intent,
+                    verdict: None,
+                    answer: None,
+                    prepared: Some(Box::new(prepared)),
+                    skipped: Vec::new(),
+                };
                 self.runs.insert(history.intent.run, history);
             }
             kind::INTENT => {
                 let intent = Intent::decode(payload)?;
                 self.began.remove(&intent.run);
-                let history = History { first: lsn, intent, verdict: None, answer: None, prepared: None };
+                let history =
+                    History { first: lsn, intent, verdict: None, answer: None, prepared: None, skipped: Vec::new() };
                 self.runs.insert(history.intent.run, history);
             }
             kind::DECISION | kind::LEARNT => {
@@ -105,18 +124,56 @@ impl Replayed {
                     history.answer = verdict.answer;
                 }
             }
+            kind::SKIPPED => {
+                let skipped: SkippedRecord = decode(payload)?;
+                if let Some(history) = self.runs.get_mut(&Run::try_from(&skipped.run)?) {
+                    history.skipped.push(skipped.into());
+                }
+            }
             kind::DONE => {
                 let ended = Ended::decode(payload)?;
                 self.runs.remove(&ended.run);
                 self.began.remove(&ended.run);
                 self.end(lsn, ended);
             }
+            kind::JOB => {
+                let (id, said) = JobLog::decode(payload)?;
+                self.job(lsn, id, said);
+            }
             _ => {}
         }
         Ok(())
     }
 
-    fn end(&mut self, lsn: Lsn, ended: Ended) {
+    fn job(&mut self, lsn: Lsn, id: TxnId, said: JobLog) {
+        // Its first record, whatever it is: a copy may lack what ended while it was written, and stands before it.
+        let (_, job) = self.jobs.entry(id).or_insert_with(|| (lsn, JobLog::default()));
+        job.absorb(said);
+        if job.phase.has_ended()
+            && let Some((_, mut job)) = self.jobs.remove(&id)
+        {
+            job.undos.clear();
+            self.ended_jobs.push_back((id, job));
+            if self.ended_jobs.len() > self.keep {
+                self.ended_jobs.pop_front();
+            }
+        }
+    }
+
+    /// What a chunk's end says of its job. What would undo it is kept there, not beside every transaction that ended.
+    fn note_chunk(&mut self, lsn: Lsn, ended: &mut Ended) {
+        let Some(note) = &mut ended.chunk else { return };
+        let (_, job) = self.jobs.entry(note.job).or_insert_with(|| (lsn, JobLog::default()));
+        match (ended.outcome, &ended.cause) {
+            (Outcome::Committed, _) => drop(job.ended(lsn, note)),
+            (Outcome::Aborted, Some(cause)) => job.refused(note, cause.clone()),
+            (Outcome::Aborted, None) => {}
+        }
+        note.undo = None;
+    }
+
+    fn end(&mut self, lsn: Lsn, mut ended: Ended) {
+        self.note_chunk(lsn, &mut ended);
         if let Some((note, _)) = &ended.key
             && ended.outcome == Outcome::Committed
         {
@@ -133,6 +190,8 @@ impl Replayed {
     pub fn finished(mut self) -> Self {
         self.open = std::mem::take(&mut self.runs).into_values().collect();
         self.open.sort_by_key(|history| history.first);
+        // Chunks of jobs that ended long ago, in segments that are still here.
+        self.jobs.retain(|_, (_, job)| job.head.is_some());
         self.interrupted = std::mem::take(&mut self.began).into_values().collect();
         self.interrupted.sort_by_key(|(lsn, _)| *lsn);
         self

@@ -6,6 +6,7 @@ use super::*;
 use crate::lock::{Claim, LockKey, Mode};
 use crate::model::commit::{Decider, Gid, KeyNote, RedoWrite};
 use crate::model::ids::{Attempt, LogId, TxnId};
+use crate::model::job::ChunkNote;
 use crate::model::trace::TraceId;
 
 mod waiting;
@@ -43,7 +44,17 @@ fn intent(run: Run, decider: &str) -> Intent {
         reason: "because".into(),
         durable: Lsn::from_u64(9),
         trace: TraceId::from_bytes(&[3; 16]),
+        chunk: Some(note()),
     }
+}
+
+fn skipped(store: &str) -> Skipped {
+    Skipped { store: store.into(), reason: "the collection is gone".into(), by: "olga".into(), at_us: 5 }
+}
+
+fn note() -> ChunkNote {
+    let (job, parent) = (TxnId(uuid::Uuid::from_u128(7)), "import-7".to_owned());
+    ChunkNote { job, parent, number: 17, undoes: false, undo: Some("{}".into()) }
 }
 
 fn ended(run: Run, key: Option<(KeyNote, Option<String>)>) -> Ended {
@@ -60,6 +71,8 @@ fn ended(run: Run, key: Option<(KeyNote, Option<String>)>) -> Ended {
         key,
         cause: Some(("conflict".into(), "x".into())),
         trace: TraceId::from_bytes(&[3; 16]),
+        skipped: vec![skipped("vec")],
+        chunk: None,
     }
 }
 
@@ -68,6 +81,7 @@ fn records_read_back() {
     let intent = intent(run(), "graph");
     assert_eq!(Intent::decode(&intent.encode(17)), Ok(intent));
     let ended = ended(run(), Some((KeyNote { key: "a/b".into(), digest: [1; 32] }, Some("{}".into()))));
+    let ended = Ended { chunk: Some(note()), ..ended };
     assert_eq!(Ended::decode(&ended.encode()), Ok(ended));
 }
 
@@ -98,11 +112,15 @@ async fn what_is_open_comes_back_in_order_with_what_is_known() {
     let slip = journal.decide(decided, Outcome::Committed, Some("a".into())).await.unwrap();
     assert_eq!((slip.run(), slip.outcome()), (decided, Outcome::Committed));
     journal.end(&ended(done, None)).unwrap();
+    journal.skip(decided, &skipped("vec")).await.unwrap();
+    journal.skip(done, &skipped("vec")).await.expect("one that has ended is no fault of the log");
     journal.settle().await.unwrap();
     journal.close().unwrap();
 
     let (journal, report) = Journal::open(dir.path(), options(), 10).unwrap();
     assert_eq!(journal.owner().incarnation, Incarnation(2));
+    let given_up: Vec<_> = report.replayed.open.iter().map(|h| h.skipped.clone()).collect();
+    assert_eq!(given_up, [vec![], vec![], vec![skipped("vec")]]);
     let open = &report.replayed.open;
     let seen: Vec<_> = open.iter().map(|h| (h.intent.run, h.verdict)).collect();
     let expected = vec![(silent, None), (learnt, Some(Outcome::Aborted)), (decided, Some(Outcome::Committed))];

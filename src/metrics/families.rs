@@ -96,6 +96,29 @@ impl Locks {
     }
 }
 
+/// What operators did by hand.
+pub(super) struct Hand {
+    pub(super) resolutions: IntCounterVec,
+    pub(super) audit_failures: IntCounterVec,
+}
+
+impl Hand {
+    pub(super) fn new(m: &Maker) -> Self {
+        Self {
+            resolutions: m.counters(
+                "resolutions_total",
+                "What operators asked for by hand, by what came of it",
+                &["action", "result"],
+            ),
+            audit_failures: m.counters(
+                "audit_failures_total",
+                "Audit lines that could not be written: in the file (the act was refused) or in the table (the file has it)",
+                &["place"],
+            ),
+        }
+    }
+}
+
 /// The journal on its disk.
 pub(super) struct Log {
     pub(super) appended: IntCounter,

@@ -1,5 +1,6 @@
 //! The values that labels can take. Closed lists: no label ever takes a value from a request.
 
+use crate::model::operator::Verb;
 use crate::model::problem::Code;
 
 macro_rules! labels {
@@ -154,6 +155,22 @@ labels! {
 }
 
 labels! {
+    /// What became of a chunk of a batch job that was sent.
+    ChunkOutcome {
+        /// It is done.
+        Done = "done",
+        /// It was done before: its recorded answer was given.
+        Replayed = "replayed",
+        /// It was aborted.
+        Refused = "refused",
+        /// Its compensation is done.
+        Undone = "undone",
+        /// Its compensation was aborted, and is tried again.
+        UndoRefused = "undo_refused",
+    }
+}
+
+labels! {
     /// What was left over, and is gone now.
     Reaped {
         /// A lease whose time was over.
@@ -188,6 +205,57 @@ labels! {
 }
 
 labels! {
+    /// What an operator did by hand.
+    ByHand {
+        /// Hastened a transaction.
+        Retry = "retry",
+        /// Had one commit.
+        Commit = "commit",
+        /// Had one rolled back.
+        Rollback = "rollback",
+        /// Gave a refused part up.
+        Skip = "skip",
+        /// Committed a prepared transaction of another log.
+        OrphanCommit = "orphan_commit",
+        /// Rolled one back.
+        OrphanRollback = "orphan_rollback",
+    }
+}
+
+impl From<Verb> for ByHand {
+    fn from(verb: Verb) -> Self {
+        match verb {
+            Verb::Retry => Self::Retry,
+            Verb::Commit => Self::Commit,
+            Verb::Rollback => Self::Rollback,
+            Verb::Skip => Self::Skip,
+        }
+    }
+}
+
+labels! {
+    /// What came of it.
+    HandResult {
+        /// It was done.
+        Done = "done",
+        /// It was so already.
+        Already = "already",
+        /// It was refused, or could not be done.
+        Refused = "refused",
+    }
+}
+
+labels! {
+    /// Where an audit line was lost.
+    AuditPlace {
+        /// The file: the act was refused.
+        File = "file",
+        /// The table: the file has it.
+        Table = "table",
+    }
+}
+
+labels! {
     /// A path of the door with its method.
     Route {
         /// Run one.
@@ -204,6 +272,14 @@ labels! {
         Commit = "POST /v1/transactions/{id}/commit",
         /// The other verdict.
         Rollback = "POST /v1/transactions/{id}/rollback",
+        /// Resolve one by hand.
+        Resolve = "POST /v1/transactions/{id}/resolve",
+        /// Say why it is where it is.
+        Explain = "GET /v1/transactions/{id}/explain",
+        /// List prepared transactions that nothing open answers for.
+        Orphans = "GET /v1/orphans",
+        /// End one of a dead log by hand.
+        ResolveOrphan = "POST /v1/orphans/resolve",
         /// Look up a key's outcome.
         Key = "GET /v1/idempotency/{key}",
         /// Take a lease.
@@ -237,7 +313,7 @@ impl Route {
             Self::Submit => {
                 let mut all: Vec<u16> = Code::ALL.iter().map(|code| code.status()).collect();
                 all.extend([200, 201, 202]);
-                all.retain(|status| ![404, 405].contains(status));
+                all.retain(|status| *status != 405);
                 all
             }
             Self::Operate | Self::Prepare | Self::Commit | Self::Rollback => {
@@ -247,6 +323,9 @@ impl Route {
                 all
             }
             Self::List | Self::Events => vec![200, 400, 401, 429, 500, 503],
+            Self::Resolve | Self::ResolveOrphan => vec![200, 400, 401, 403, 404, 409, 413, 415, 500, 503, 507],
+            Self::Explain => vec![200, 400, 401, 404, 500, 503],
+            Self::Orphans => vec![200, 400, 401, 500, 503],
             Self::Show | Self::Key => vec![200, 400, 401, 404, 429, 500, 503],
             Self::Lease => vec![201, 400, 401, 409, 413, 415, 429, 500, 503],
             Self::RenewLease => vec![200, 400, 401, 403, 404, 413, 415, 500, 503],

@@ -17,9 +17,10 @@ use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
-use families::{Locks, Log, Maker, SPANS};
+use families::{Hand, Locks, Log, Maker, SPANS};
 pub use labels::{
-    AttemptReason, CallResult, DeadlockSource, DeviceWrite, Pattern, Phase, Reaped, RecoveryOutcome, Route, StoreCall,
+    AttemptReason, AuditPlace, ByHand, CallResult, ChunkOutcome, DeadlockSource, DeviceWrite, HandResult, Pattern,
+    Phase, Reaped, RecoveryOutcome, Route, StoreCall,
 };
 
 use crate::model::ids::StoreName;
@@ -29,13 +30,14 @@ use crate::model::state::{Outcome, TxnState};
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The states in which a transaction is open.
-pub const OPEN_STATES: [TxnState; 6] = [
+pub const OPEN_STATES: [TxnState; 7] = [
     TxnState::Active,
     TxnState::Prepared,
     TxnState::InDoubt,
     TxnState::Committing,
     TxnState::Aborting,
     TxnState::NeedsIntervention,
+    TxnState::Compensating,
 ];
 
 type Refresher = Box<dyn Fn(&Metrics) + Send + Sync>;
@@ -55,6 +57,8 @@ struct Families {
     oldest: GaugeVec,
     attempts: IntCounterVec,
     interventions: IntGauge,
+    jobs_open: IntGauge,
+    job_chunks: IntCounterVec,
     ready: IntGauge,
     store_requests: IntCounterVec,
     store_seconds: HistogramVec,
@@ -63,6 +67,7 @@ struct Families {
     redo_pending: IntGaugeVec,
     visibility_lag: HistogramVec,
     locks: Locks,
+    hand: Hand,
     journal: Log,
     recovery: Gauge,
     recovered: IntCounterVec,
@@ -97,6 +102,8 @@ impl Families {
             ),
             attempts: m.counters("attempts_total", "Runs of transactions, by why they began", &["reason"]),
             interventions: m.count("interventions_open", "Transactions that wait for an operator"),
+            jobs_open: m.count("jobs_open", "Batch jobs that have not ended"),
+            job_chunks: m.counters("job_chunks_total", "Chunks of batch jobs, by what became of them", &["outcome"]),
             ready: m.count("ready", "Whether /readyz says that it is ready"),
             store_requests: m.counters(
                 "store_requests_total",
@@ -123,6 +130,7 @@ impl Families {
                 SPANS,
             ),
             locks: Locks::new(&m),
+            hand: Hand::new(&m),
             journal: Log::new(&m),
             recovery: m.gauge("recovery_seconds", "How long the last start took until the door opened"),
             recovered: m.counters(
@@ -172,11 +180,18 @@ impl Metrics {
         AttemptReason::ALL.iter().for_each(|reason| drop(f.attempts.with_label_values(&[reason.as_str()])));
         DeviceWrite::ALL.iter().for_each(|purpose| drop(f.journal.device.with_label_values(&[purpose.as_str()])));
         RecoveryOutcome::ALL.iter().for_each(|outcome| drop(f.recovered.with_label_values(&[outcome.as_str()])));
+        ChunkOutcome::ALL.iter().for_each(|outcome| drop(f.job_chunks.with_label_values(&[outcome.as_str()])));
         Reaped::ALL.iter().for_each(|what| drop(f.reaped.with_label_values(&[what.as_str()])));
         for state in OPEN_STATES {
             f.open.with_label_values(&[state.as_str()]);
             f.oldest.with_label_values(&[state.as_str()]);
         }
+        for action in ByHand::ALL {
+            for result in HandResult::ALL {
+                f.hand.resolutions.with_label_values(&[action.as_str(), result.as_str()]);
+            }
+        }
+        AuditPlace::ALL.iter().for_each(|place| drop(f.hand.audit_failures.with_label_values(&[place.as_str()])));
         for source in DeadlockSource::ALL {
             f.locks.deadlocks.with_label_values(&[source.as_str()]);
             f.locks.deadlock_check.with_label_values(&[source.as_str()]);
@@ -245,6 +260,16 @@ impl Metrics {
         }
     }
 
+    /// Batch jobs that have not ended.
+    pub fn set_jobs_open(&self, count: usize) {
+        self.0.jobs_open.set(as_gauge(count));
+    }
+
+    /// A chunk of a batch job was sent, or undone.
+    pub fn job_chunk(&self, outcome: ChunkOutcome) {
+        self.0.job_chunks.with_label_values(&[outcome.as_str()]).inc();
+    }
+
     /// A run began.
     pub fn attempt(&self, reason: AttemptReason) {
         self.0.attempts.with_label_values(&[reason.as_str()]).inc();
@@ -301,6 +326,16 @@ impl Metrics {
     /// Somebody looked for deadlocks.
     pub fn deadlock_checked(&self, source: DeadlockSource, took: Duration) {
         self.0.locks.deadlock_check.with_label_values(&[source.as_str()]).observe(took.as_secs_f64());
+    }
+
+    /// An operator did something by hand, or tried to.
+    pub fn resolved(&self, action: ByHand, result: HandResult) {
+        self.0.hand.resolutions.with_label_values(&[action.as_str(), result.as_str()]).inc();
+    }
+
+    /// An audit line could not be written.
+    pub fn audit_failed(&self, place: AuditPlace) {
+        self.0.hand.audit_failures.with_label_values(&[place.as_str()]).inc();
     }
 
     /// The journal took bytes in.

@@ -2,8 +2,11 @@
 
 pub mod commit;
 pub mod ids;
+pub mod job;
+pub mod operator;
 pub mod powers;
 pub mod problem;
+pub mod ranges;
 pub mod record;
 pub mod reference;
 pub mod request;

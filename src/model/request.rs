@@ -232,6 +232,17 @@ impl Action {
             Self::Points { body, .. } | Self::Record(Record { body, .. }) => body,
         }
     }
+
+    /// The same with `values` in the place of its template: no reference is left.
+    #[must_use]
+    pub fn filled(mut self, values: Value) -> Self {
+        let template = match &mut self {
+            Self::Sql { params, .. } | Self::Cypher { params, .. } => params,
+            Self::Points { body, .. } | Self::Record(Record { body, .. }) => body,
+        };
+        *template = Template::plain(values);
+        self
+    }
 }
 
 /// Qdrant's verbs.

@@ -22,6 +22,10 @@ pub enum TxnState {
     Aborted,
     /// Decided to commit, and a store refuses its part for good: an operator is needed.
     NeedsIntervention,
+    /// A batch job whose chunks are being undone, the last one first.
+    Compensating,
+    /// Every chunk of the job is undone.
+    Compensated,
 }
 
 /// What can happen to a transaction.
@@ -41,6 +45,8 @@ pub enum Event {
     Refused,
     /// An operator asked to try the refused part again.
     Retried,
+    /// A batch job is to be undone: it takes no more chunks.
+    RolledBack,
 }
 
 /// The event has no place in this state: a defect, never a thing to ignore.
@@ -55,7 +61,7 @@ pub struct WrongEvent {
 
 impl TxnState {
     /// Every state, in the order of a life.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Active,
         Self::Prepared,
         Self::InDoubt,
@@ -64,6 +70,8 @@ impl TxnState {
         Self::Aborting,
         Self::Aborted,
         Self::NeedsIntervention,
+        Self::Compensating,
+        Self::Compensated,
     ];
 
     /// The state after `event`.
@@ -82,6 +90,10 @@ impl TxnState {
             (Self::Aborting, E::Finished) => Self::Aborted,
             (Self::Committing | Self::NeedsIntervention, E::Refused) => Self::NeedsIntervention,
             (Self::NeedsIntervention, E::Retried) => Self::Committing,
+            (Self::Active, E::RolledBack) => Self::Compensating,
+            (Self::Compensating, E::Finished) => Self::Compensated,
+            // A compensation that a store refuses for good: the job is given up, and what is not undone stays.
+            (Self::Compensating, E::DecidedAbort) => Self::Aborting,
             (state, event) => return Err(WrongEvent { state, event }),
         })
     }
@@ -89,7 +101,7 @@ impl TxnState {
     /// Whether nothing more can happen to it.
     #[must_use]
     pub fn has_ended(self) -> bool {
-        matches!(self, Self::Committed | Self::Aborted)
+        matches!(self, Self::Committed | Self::Aborted | Self::Compensated)
     }
 
     /// The word clients read.
@@ -104,6 +116,8 @@ impl TxnState {
             Self::Aborting => "aborting",
             Self::Aborted => "aborted",
             Self::NeedsIntervention => "needs_intervention",
+            Self::Compensating => "compensating",
+            Self::Compensated => "compensated",
         }
     }
 }
@@ -142,7 +156,7 @@ impl Outcome {
 mod tests {
     use super::*;
 
-    const EVENTS: [Event; 7] = [
+    const EVENTS: [Event; 8] = [
         Event::Promised,
         Event::VerdictLost,
         Event::DecidedCommit,
@@ -150,6 +164,7 @@ mod tests {
         Event::Finished,
         Event::Refused,
         Event::Retried,
+        Event::RolledBack,
     ];
 
     /// Every state reachable from `from`, by brute force.
@@ -186,6 +201,15 @@ mod tests {
             }
         }
         assert_eq!(reachable(TxnState::Active).len(), TxnState::ALL.len(), "a state that no life reaches");
+    }
+
+    #[test]
+    fn what_is_decided_is_not_compensated_and_what_is_compensated_not_committed() {
+        for state in TxnState::ALL.into_iter().filter(|state| *state != TxnState::Active) {
+            assert!(state.next(Event::RolledBack).is_err(), "{state:?}");
+        }
+        let after = reachable(TxnState::Compensating);
+        assert!(!after.contains(&TxnState::Committed) && !after.contains(&TxnState::Active), "{after:?}");
     }
 
     #[test]

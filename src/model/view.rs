@@ -6,6 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::job::JobView;
+use super::operator::Skipped;
 use super::problem::Problem;
 use super::state::TxnState;
 
@@ -20,12 +22,14 @@ pub struct View {
     /// The trace id of the request that asked for it (W3C Trace Context): 32 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trace_id: Option<String>,
-    /// `active`, `prepared`, `in_doubt`, `committing`, `committed`, `aborting`, `aborted` or `needs_intervention`.
+    /// `active`, `prepared`, `in_doubt`, `committing`, `committed`, `aborting`, `aborted` or `needs_intervention`; of a
+    /// batch job also `compensating` and `compensated`.
     #[schema(value_type = String)]
     pub state: TxnState,
     /// `atomic`, or `read_only`; of a prepared transaction `prepared` (whatever the verdict, every store has promised to
     /// follow it) or `prepared_unless_refused` (the deciding store cannot promise: its part is run again at the commit,
-    /// and what it refuses then aborts everything). Absent before there is a plan.
+    /// and what it refuses then aborts everything); of a batch job `chunks`: each chunk is atomic, the job as a whole is
+    /// not. Absent before there is a plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guarantee: Option<&'static str>,
     /// What was chosen and why.
@@ -66,6 +70,21 @@ pub struct View {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Object)]
     pub cause: Option<Value>,
+    /// Parts that an operator gave up: their stores will never have them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Skipped>,
+    /// Of a batch job: how far it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobView>,
+    /// Of a chunk, or of its compensation: the job's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Which chunk of its job it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chunk: Option<u64>,
+    /// Which chunk of its job it undoes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<u64>,
 }
 
 /// How long a prepared transaction waits for its verdict.

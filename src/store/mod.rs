@@ -22,6 +22,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::audit::Line;
 use crate::journal::slip::Decided;
 use crate::lock::Claim;
 use crate::model::commit::{Decider, Gid, KeyNote, LookUp, Marker, MarkerNote, RedoWrite, Verdict};
@@ -127,10 +128,25 @@ pub trait Store: Send + Sync {
     /// The redo side; `None` where writes cannot be repeated.
     fn redoes(&self) -> Option<&dyn Redoes>;
 
+    /// Where a copy of the audit log can be kept; `None` where it cannot.
+    fn audits(&self) -> Option<&dyn Audits> {
+        None
+    }
+
     /// Who waits for whom in there; `None` where nobody waits inside the store (Qdrant) or it cannot tell.
     fn blockers(&self) -> Option<&dyn Blockers> {
         None
     }
+}
+
+/// The side of a store that keeps a copy of the audit log.
+#[async_trait]
+pub trait Audits: Send + Sync {
+    /// Appends one line of `log`.
+    ///
+    /// # Errors
+    /// [`Setback::Again`], [`Setback::Final`]: the copy lacks this line.
+    async fn keep(&self, log: LogId, line: &Line) -> Result<(), Setback>;
 }
 
 /// The side of a store that sees who waits for whom inside it, and can end a wait of ours.
@@ -231,6 +247,12 @@ pub trait Marks: Send + Sync {
     /// [`Setback::Again`].
     async fn heartbeat(&self, owner: LogOwner) -> Result<Vec<OtherLog>, Setback>;
 
+    /// Another log as it registered here, with the seconds since its last heartbeat; `None`: it never did.
+    ///
+    /// # Errors
+    /// [`Setback::Again`].
+    async fn log(&self, log: LogId) -> Result<Option<OtherLog>, Setback>;
+
     /// Ends all sessions of this log with an older incarnation than `owner`'s and waits until they are gone; answers how
     /// many it ended.
     ///
@@ -322,6 +344,12 @@ pub trait Prepares: Send + Sync {
     /// # Errors
     /// [`Setback::Again`].
     async fn prepared(&self, log: LogId) -> Result<Vec<(Gid, u64)>, Setback>;
+
+    /// The same of every log, oldest first: for people. Nobody touches those of others but an operator.
+    ///
+    /// # Errors
+    /// [`Setback::Again`].
+    async fn prepared_by_all(&self) -> Result<Vec<(Gid, u64)>, Setback>;
 }
 
 /// The side of a store that takes absolute writes.

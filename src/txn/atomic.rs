@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::core::Core;
 use super::entry::{Entry, Results};
 use super::work::{self, Part};
-use super::{elsewhere, finish, in_doubt};
+use super::{elsewhere, finish, in_doubt, job};
 use crate::clock;
 use crate::crash;
 use crate::journal::record::{Ended, Intent};
@@ -75,10 +75,13 @@ pub(super) async fn run(
     let mut attempt = Attempt::new(core, entry, run, plan, request.isolation, deadline);
     let key_is_free = elsewhere::not_used(core, entry, decider.as_ref());
     let first_half = async { futures::try_join!(attempt.first_half(request), key_is_free).map(|_| ()) };
-    let worked = timeout_at(deadline, first_half).await.unwrap_or_else(|_| {
-        let waited = request.timeout.as_millis();
-        Err(Problem::new(Code::Timeout, format!("not ready to decide after {waited} ms, so it was aborted")))
-    });
+    let worked = tokio::select! {
+        worked = timeout_at(deadline, first_half) => worked.unwrap_or_else(|_| {
+            let waited = request.timeout.as_millis();
+            Err(Problem::new(Code::Timeout, format!("not ready to decide after {waited} ms, so it was aborted")))
+        }),
+        why = entry.told_to_give_way() => Err(why),
+    };
     // From here on nothing is dropped half-way: a PREPARE whose answer nobody awaits could land after its rollback.
     let ready = match worked.and_then(|()| entry.beyond_recall()) {
         Ok(()) => attempt.intend_and_prepare().await,
@@ -163,6 +166,7 @@ impl<'a> Attempt<'a> {
         let (parts, claims) = (&mut self.parts, &mut self.claims);
         let results = work::run(self.core, self.entry, &self.context, parts, claims, Results::new()).await?;
         self.entry.worked(results, work::redone(&request.operations, &self.plan));
+        self.entry.fill_undo()?;
         self.done(Phase::Work, "worked", start);
 
         let start = Instant::now();
@@ -192,7 +196,7 @@ impl<'a> Attempt<'a> {
         if self.plan.decider.is_some() {
             self.let_readers_go().await?;
         }
-        if self.plan.decider.is_none() || self.plan.is_one_phase() || self.nothing_but_the_log_to_tell() {
+        if self.plan.decider.is_none() || self.is_told_by_its_end() || self.nothing_but_the_log_to_tell() {
             return Ok(());
         }
         crash::point("before_intent");
@@ -263,6 +267,12 @@ impl<'a> Attempt<'a> {
         })
     }
 
+    /// One store decides and nobody else has to be told. A chunk of a batch job is noted beforehand all the same: whoever
+    /// goes on after a crash, or undoes the job, must know of every chunk that may be done.
+    fn is_told_by_its_end(&self) -> bool {
+        self.plan.is_one_phase() && self.entry.chunk().is_none()
+    }
+
     /// Redo writers only, and all their writes came to nothing (a delete by a filter that nothing matches).
     fn nothing_but_the_log_to_tell(&self) -> bool {
         matches!(self.plan.decider, Some(Decider::Wal)) && self.redo.is_empty() && self.entry.key.is_none()
@@ -281,6 +291,7 @@ impl<'a> Attempt<'a> {
             reason: self.plan.reason.clone(),
             durable: self.entry.durable,
             trace: self.entry.trace(),
+            chunk: self.entry.chunk_note(),
         }
     }
 
@@ -312,6 +323,9 @@ impl<'a> Attempt<'a> {
 
     /// It is over, and nothing was to be decided.
     fn nothing_happened(&self) -> End {
+        if let Some(problem) = job::note_reads(self.core, self.entry, self.context.run, &self.plan.reason) {
+            return End::Aborted(problem);
+        }
         if !self.noted {
             return End::Committed;
         }
@@ -328,6 +342,8 @@ impl<'a> Attempt<'a> {
             key: None,
             cause: None,
             trace: self.entry.trace(),
+            skipped: Vec::new(),
+            chunk: None,
         };
         match self.core.journal.end(&ended) {
             Ok(_) => {
@@ -370,7 +386,7 @@ impl<'a> Attempt<'a> {
                 tracing::warn!(transaction = %self.entry.id, %store, %why, "in doubt: the answer to the commit was lost");
                 self.entry.step("in_doubt", Some(why));
                 self.entry.take(Event::VerdictLost);
-                let resolved = in_doubt::resolve(self.core, self.context.run, store).await;
+                let resolved = in_doubt::resolve(self.core, self.entry, self.context.run, store).await;
                 Ok(resolved.map(|(decided, _)| decided))
             }
         }
@@ -479,5 +495,7 @@ pub(super) fn ended(entry: &Entry, decided: &Decided, intent: &Intent) -> Ended 
         key: key.map(|note| (note, entry.kept_answer())),
         cause: entry.cause().map(|problem| (problem.code.as_str().to_owned(), problem.detail)),
         trace: intent.trace,
+        skipped: entry.hand.skipped(),
+        chunk: intent.chunk.clone(),
     }
 }

@@ -15,6 +15,7 @@ use super::leases::Leases;
 use super::recovery::Report;
 use super::registry::{Registry, Retention};
 use super::site::Site;
+use crate::audit::Audit;
 use crate::journal::Journal;
 use crate::lock::LockManager;
 use crate::metrics::Metrics;
@@ -44,6 +45,8 @@ pub(super) struct Core {
     pub(super) journal: Journal,
     pub(super) sites: BTreeMap<StoreName, Arc<Site>>,
     pub(super) locks: LockManager,
+    /// What is done by hand.
+    pub(super) audit: Audit,
     pub(super) detector: Detector,
     pub(super) leases: Leases,
     pub(super) registry: Registry,
@@ -63,6 +66,8 @@ pub(super) struct Core {
     /// Committed runs whose key only the log remembers.
     pub(super) keyed: Mutex<Keys>,
     pub(super) report: Mutex<Report>,
+    /// Opening and ending batch jobs, one at a time.
+    pub(super) jobs: tokio::sync::Mutex<()>,
 }
 
 impl Core {

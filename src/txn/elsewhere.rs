@@ -79,7 +79,8 @@ impl Asking {
 /// # Errors
 /// `in_flight` where it stands in one: the answer to the client looks closer.
 pub(super) async fn not_used(core: &Core, entry: &Entry, decider: Option<&Decider>) -> Result<(), Problem> {
-    let Some(note) = &entry.key else { return Ok(()) };
+    // A job knows by itself which of its chunks are done, whoever decided them.
+    let Some(note) = entry.key.as_ref().filter(|_| entry.chunk().is_none()) else { return Ok(()) };
     let decides = |site: &Site| matches!(decider, Some(Decider::Store(store)) if store == site.name());
     let others = core.sites.values().filter(|site| site.gate() == Gate::Open && !decides(site));
     let asking = others.filter_map(|site| {

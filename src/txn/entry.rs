@@ -12,14 +12,17 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::hand::Hand;
+use super::job::OfJob;
 use crate::clock;
 use crate::journal::feed::{About, Feed};
 use crate::journal::record::Began;
 use crate::lock::{Deadlock, Standing};
 use crate::model::commit::{Decider, KeyNote};
 use crate::model::ids::{Attempt, Lsn, Run, StoreName, TxnId};
+use crate::model::operator::Skipped;
 use crate::model::powers::Role;
-use crate::model::problem::Problem;
+use crate::model::problem::{Code, Problem};
 use crate::model::request::OnExpiry;
 use crate::model::state::{Event, TxnState};
 use crate::model::trace::TraceId;
@@ -46,6 +49,10 @@ pub(super) struct Entry {
     began: Instant,
     /// What the log had durable when it began: markers of its runs carry this, so none older may be swept.
     pub(super) durable: Lsn,
+    /// What an operator tells it.
+    pub(super) hand: Hand,
+    /// What it has to do with a batch job.
+    of_job: OnceLock<OfJob>,
     /// The oldest place in the log that its recovery would need.
     pin: AtomicU64,
     live: Mutex<Live>,
@@ -94,6 +101,8 @@ enum Recall {
     Possible,
     /// It was told to: it promises nothing any more.
     Condemned(Condemned),
+    /// The same, by an operator.
+    Told(Box<Problem>),
     /// It asks stores to promise or to decide: somebody else has to give way.
     TooLate,
 }
@@ -153,7 +162,24 @@ impl Entry {
         let (changed, _) = watch::channel(TxnState::Active);
         let (settled, _) = watch::channel(false);
         let (began, live, pin) = (Instant::now(), Mutex::new(live), AtomicU64::new(durable.as_u64()));
-        Self { id, name, key, about, feed, priority: 0, began_us, began, durable, pin, live, changed, settled }
+        let (hand, of_job) = (Hand::new(), OnceLock::new());
+        Self {
+            id,
+            name,
+            key,
+            about,
+            feed,
+            priority: 0,
+            began_us,
+            began,
+            durable,
+            hand,
+            of_job,
+            pin,
+            live,
+            changed,
+            settled,
+        }
     }
 
     /// The oldest place in the log that its recovery would need.
@@ -168,6 +194,22 @@ impl Entry {
 
     fn live(&self) -> MutexGuard<'_, Live> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// It is a batch job, or a part of one: said once, as soon as it is there.
+    pub(super) fn belongs(&self, of_job: OfJob) {
+        if self.of_job.set(of_job).is_err() {
+            tracing::error!(transaction = %self.id, "a defect: it belongs to a job already");
+        }
+    }
+
+    pub(super) fn of_job(&self) -> Option<&OfJob> {
+        self.of_job.get()
+    }
+
+    /// The results of its present run.
+    pub(super) fn results(&self) -> Option<Arc<Results>> {
+        self.live().results.clone()
     }
 
     pub(super) fn state(&self) -> TxnState {
@@ -250,18 +292,46 @@ impl Entry {
     pub(super) fn condemned(&self) -> Option<Condemned> {
         match &self.live().recall {
             Recall::Condemned(sentence) => Some(sentence.clone()),
-            Recall::Possible | Recall::TooLate => None,
+            Recall::Possible | Recall::Told(_) | Recall::TooLate => None,
+        }
+    }
+
+    /// Tells its present run to give way for `why`. `false`: it is too late for that.
+    pub(super) fn recall(&self, why: Problem) -> bool {
+        if self.state() != TxnState::Active {
+            return false;
+        }
+        let mut live = self.live();
+        match live.recall {
+            Recall::TooLate => return false,
+            // It gives way already; a re-run must not follow.
+            Recall::Possible | Recall::Condemned(_) | Recall::Told(_) => live.recall = Recall::Told(Box::new(why)),
+        }
+        drop(live);
+        self.hand.recall();
+        true
+    }
+
+    /// Waits until an operator tells it to give way; answers why.
+    pub(super) async fn told_to_give_way(&self) -> Problem {
+        self.hand.recalled().await;
+        match &self.live().recall {
+            Recall::Told(why) => (**why).clone(),
+            _ => Problem::new(Code::Internal, "recalled, and nobody said why"),
         }
     }
 
     /// From here on it cannot be made a victim: stores are asked to promise.
     ///
     /// # Errors
-    /// `deadlock`: it is one already, and must promise nothing.
+    /// `deadlock`: it is one already, and must promise nothing; `rolled_back`: an operator has told it so.
     pub(super) fn beyond_recall(&self) -> Result<(), Problem> {
         let mut live = self.live();
         if let Recall::Condemned(sentence) = &live.recall {
             return Err(Problem::deadlock(&sentence.deadlock.cycle));
+        }
+        if let Recall::Told(why) = &live.recall {
+            return Err((**why).clone());
         }
         live.recall = Recall::TooLate;
         Ok(())
@@ -360,6 +430,7 @@ impl Entry {
         if let Some(last) = self.live().pending.get_mut(store) {
             *last = Some(why.to_owned());
         }
+        self.hand.set_back(store, why);
     }
 
     /// The stores that still have to be told and are `role` in the plan.
@@ -396,8 +467,10 @@ impl Entry {
             live.pending.clear();
             live.owes = false;
             live.work = 0;
-            live.recall = Recall::Possible;
             live.end_told = false;
+            if !matches!(live.recall, Recall::Told(_)) {
+                live.recall = Recall::Possible;
+            }
         }
         self.step("retried", Some(problem.detail.clone()));
         self.changed.send_replace(TxnState::Active);
@@ -428,25 +501,30 @@ impl Entry {
 
     pub(super) fn view(&self) -> View {
         let state = self.state();
-        let live = self.live();
+        let (skipped, live) = (self.hand.skipped(), self.live());
         let part = |(store, role): &(StoreName, Role)| ParticipantView {
             store: store.to_string(),
             role: role_word(*role),
             pending: live.pending.contains_key(store),
             last_error: live.pending.get(store).cloned().flatten(),
         };
+        let guarantee = match self.job() {
+            Some(_) => Some("chunks"),
+            None => live.plan.as_ref().map(|plan| guarantee(plan, state)),
+        };
+        let note = self.chunk_note();
         View {
             id: self.id.to_string(),
             name: self.name.clone(),
             trace_id: self.trace().map(|trace| trace.to_string()),
             state,
-            guarantee: live.plan.as_ref().map(|plan| guarantee(plan, state)),
+            guarantee,
             plan: live.plan.clone(),
             results: live
                 .results
                 .as_deref()
                 .cloned()
-                .map(|results| say_applied(results, |operation| live.has_applied(operation, state))),
+                .map(|results| say_applied(results, |operation| live.has_applied(operation, state, &skipped))),
             attempts: live.attempt.0,
             retried_for: live.retried_for.clone(),
             pending: live.pending.keys().map(ToString::to_string).collect(),
@@ -458,17 +536,26 @@ impl Entry {
             participants: live.parts.iter().map(part).collect(),
             timeline: live.timeline.clone(),
             cause: live.cause.as_ref().map(cause_view),
+            skipped,
+            job: self.job().map(|job| job.view()),
+            parent: note.as_ref().map(|note| note.parent.clone()),
+            chunk: note.as_ref().filter(|note| !note.undoes).map(|note| note.number),
+            undoes: note.filter(|note| note.undoes).map(|note| note.number),
         }
     }
 }
 
 impl Live {
     /// Whether the store of this operation has what it wrote.
-    fn has_applied(&self, operation: &str, state: TxnState) -> bool {
+    fn has_applied(&self, operation: &str, state: TxnState, skipped: &[Skipped]) -> bool {
+        let store = self.redone.get(operation);
+        // Where nobody remembers which store an operation is of, nothing is claimed for it.
+        if !skipped.is_empty() && store.is_none_or(|store| skipped.iter().any(|part| part.store == *store)) {
+            return false;
+        }
         match state {
             TxnState::Committed => true,
             TxnState::Committing | TxnState::NeedsIntervention => {
-                let store = self.redone.get(operation);
                 self.owes && store.is_some_and(|store| !self.pending.contains_key(store))
             }
             _ => false,

@@ -1,7 +1,6 @@
 //! Steps 7 and 8, the second half that the live path and recovery share: tell everybody, write the end, let go.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::join_all;
@@ -10,13 +9,17 @@ use tokio::time::Instant;
 use super::atomic::ended;
 use super::core::Core;
 use super::entry::Entry;
+use super::hand::{Skip, Word};
+use super::job;
 use super::retry::Backoff;
+use crate::clock;
 use crate::crash;
 use crate::journal::record::Intent;
 use crate::journal::slip::Decided;
 use crate::metrics::StoreCall;
 use crate::model::commit::{Gid, RedoWrite};
 use crate::model::ids::StoreName;
+use crate::model::operator::Skipped;
 use crate::model::problem::{Code, Problem};
 use crate::model::state::{Event, Outcome};
 use crate::store::Setback;
@@ -28,7 +31,8 @@ const REFUSED_AGAIN: Duration = Duration::from_secs(10);
 /// waited for" too early.
 pub(super) fn note_owed(entry: &Entry, decided: &Decided, intent: &Intent) {
     let preparers = intent.preparers.iter().map(|(store, _)| store.clone());
-    entry.owes(preparers.chain(redoers(decided, intent)));
+    let all = preparers.chain(redoers(decided, intent));
+    entry.owes(all.filter(|store| !entry.hand.has_skipped(store)));
 }
 
 fn redoers(decided: &Decided, intent: &Intent) -> Vec<StoreName> {
@@ -38,14 +42,13 @@ fn redoers(decided: &Decided, intent: &Intent) -> Vec<StoreName> {
 /// Carries the decision to every participant, in parallel, each repeated until it acknowledges. `false`: the program is
 /// stopping, and the next start goes on from the log.
 pub(super) async fn tell_everybody(core: &Arc<Core>, entry: &Entry, decided: &Decided, intent: &Intent) -> bool {
-    let redoers = redoers(decided, intent);
-    let refused = AtomicBool::new(false);
-    let telling = Telling { core, entry, decided, refused: &refused, start: Instant::now() };
+    let owed = |store: &StoreName| !entry.hand.has_skipped(store);
+    let telling = Telling { core, entry, decided, start: Instant::now() };
     let mut acts = Vec::new();
-    for (store, gid) in &intent.preparers {
+    for (store, gid) in intent.preparers.iter().filter(|(store, _)| owed(store)) {
         acts.push(telling.until_told(store.clone(), Act::Finish(gid.clone())));
     }
-    for store in redoers {
+    for store in redoers(decided, intent).into_iter().filter(owed) {
         let writes = intent.redo.iter().filter(|write| write.store == store).cloned().collect();
         acts.push(telling.until_told(store, Act::Apply(writes)));
     }
@@ -69,6 +72,7 @@ pub(super) async fn write_end(core: &Core, entry: &Entry, decided: &Decided, int
     match core.journal.end(&ended) {
         Ok(lsn) => {
             entry.end_is_told();
+            job::note_end(core, entry, &ended, lsn);
             core.keyed().note(lsn, ended);
             core.locks.release_all(entry.id);
             crash::point("after_done");
@@ -85,8 +89,6 @@ struct Telling<'a> {
     core: &'a Arc<Core>,
     entry: &'a Entry,
     decided: &'a Decided,
-    /// Whether some store has refused for good: then the transaction needs an operator until it no longer does.
-    refused: &'a AtomicBool,
     start: Instant,
 }
 
@@ -108,13 +110,22 @@ impl Telling<'_> {
     async fn until_told(&self, store: StoreName, act: Act) -> bool {
         let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
         let mut refused_before = false;
+        let mut ear = self.entry.hand.ear();
         loop {
-            if let Ok(site) = self.core.site(&store) {
-                tokio::select! {
-                    () = site.reached() => {}
-                    () = self.core.stop.cancelled() => return false,
+            let reached = async {
+                if let Ok(site) = self.core.site(&store) {
+                    site.reached().await;
+                }
+            };
+            tokio::select! {
+                () = reached => {}
+                () = self.core.stop.cancelled() => return false,
+                word = ear.word(&store, refused_before) => match word {
+                    Word::Skip(skip) if self.give_up(&store, &skip).await => return true,
+                    Word::Skip(_) | Word::Again => continue,
                 }
             }
+            ear.heed();
             let pause = match self.once(&store, &act).await {
                 Ok(()) => {
                     self.entry.told(&store);
@@ -123,7 +134,8 @@ impl Telling<'_> {
                     }
                     crash::point("mid_finish");
                     if refused_before {
-                        self.mended();
+                        self.entry.step("mended", Some(store.to_string()));
+                        self.settled(&store);
                     }
                     return true;
                 }
@@ -143,8 +155,21 @@ impl Telling<'_> {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.core.stop.cancelled() => return false,
+                word = ear.word(&store, refused_before) => match word {
+                    Word::Skip(skip) if self.give_up(&store, &skip).await => return true,
+                    Word::Skip(_) | Word::Again => {}
+                }
             }
         }
+    }
+
+    /// An operator gives this store's part up. `false`: the log does not take it, so it is tried on.
+    async fn give_up(&self, store: &StoreName, skip: &Skip) -> bool {
+        let given_up = give_up(self.core, self.entry, self.decided, store, skip).await;
+        if given_up {
+            self.settled(store);
+        }
+        given_up
     }
 
     fn needs_operator(&self, store: &StoreName, why: &str) {
@@ -156,15 +181,37 @@ impl Telling<'_> {
         self.entry.step("refused", Some(format!("{store}: {why}")));
         self.entry.refused_for(Problem::new(Code::RejectedByStore, why).in_store(store));
         // An abort that a store refuses is no broken promise: it stays `aborting` and is repeated.
-        if self.decided.outcome() == Outcome::Committed && !self.refused.swap(true, Ordering::Relaxed) {
+        if self.entry.hand.refuse(store) && self.decided.outcome() == Outcome::Committed {
             self.entry.take(Event::Refused);
         }
     }
 
-    fn mended(&self) {
-        self.entry.step("mended", None);
-        if self.decided.outcome() == Outcome::Committed && self.refused.swap(false, Ordering::Relaxed) {
+    /// The store has its part, or need not have it any more.
+    fn settled(&self, store: &StoreName) {
+        if self.entry.hand.settle(store) && self.decided.outcome() == Outcome::Committed {
             self.entry.take(Event::Retried);
         }
     }
+}
+
+/// Gives one store's part up: written down, forced, and only then no longer owed, so that a restart does not try it
+/// again. `false`: the log does not take the record, and nothing is given up.
+pub(super) async fn give_up(core: &Core, entry: &Entry, decided: &Decided, store: &StoreName, skip: &Skip) -> bool {
+    let (reason, by) = (skip.reason.clone(), skip.by.clone());
+    let skipped = Skipped { store: store.clone(), reason, by, at_us: clock::now_us() };
+    crash::point("before_skip");
+    let forced = core.journal.skip(decided.run(), &skipped).await;
+    crash::point("after_skip");
+    let done = forced.is_ok();
+    if done {
+        tracing::warn!(
+            transaction = %entry.id, %store, by = skipped.by, reason = skipped.reason,
+            "an operator gave up what the store refuses: it will never have it"
+        );
+        entry.step("skipped", Some(format!("{store}: {}", skipped.reason)));
+        entry.hand.give_up(skipped);
+        entry.told(store);
+    }
+    skip.answer(forced);
+    done
 }

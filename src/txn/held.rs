@@ -26,7 +26,7 @@ use super::atomic::{self, End};
 use super::close;
 use super::core::Core;
 use super::entry::{Entry, Promise};
-use super::interactive::{Call, Terms, wrong_state};
+use super::interactive::{Call, Terms, rolled_back, wrong_state};
 use crate::clock;
 use crate::crash;
 use crate::journal::Undecided;
@@ -114,9 +114,8 @@ impl<'a> Held<'a> {
             match call {
                 Call::Operate { reply, .. } => drop(reply.send(Err(wrong_state(self.entry, "operations")))),
                 Call::Prepare { reply, .. } => drop(reply.send(Ok(()))),
-                Call::End { outcome, reply } => {
-                    let cause = (outcome == Outcome::Aborted)
-                        .then(|| Problem::new(Code::RolledBack, "its client rolled it back"));
+                Call::End { outcome, cause, reply } => {
+                    let cause = cause.or_else(|| (outcome == Outcome::Aborted).then(rolled_back));
                     match self.rule(outcome, cause).await {
                         Ok(ruled) => {
                             drop(reply.send(Ok(())));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::future::join_all;
 
 use super::core::Core;
+use super::entry::Entry;
 use super::retry::Backoff;
 use crate::journal::slip::Decided;
 use crate::metrics::StoreCall;
@@ -15,21 +16,31 @@ use crate::model::ids::{Run, StoreName};
 use crate::model::state::Outcome;
 use crate::store::{Fenced, Setback};
 
-/// Fences `run` in the store that decides, however long that store stays away, and brings the verdict to the log.
-/// `None`: the program is stopping, or the log takes no records; the run stays in doubt for the next start.
+/// Fences `run` of `entry` in the store that decides, however long that store stays away, and brings the verdict to the
+/// log. `None`: the program is stopping, or the log takes no records; the run stays in doubt for the next start.
 ///
 /// Cancellation is harmless: a fence is repeated without harm.
-pub(super) async fn resolve(core: &Arc<Core>, run: Run, store: &StoreName) -> Option<(Decided, Option<Marker>)> {
-    let (verdict, marker) = fence(core, run, store).await?;
+pub(super) async fn resolve(
+    core: &Arc<Core>,
+    entry: &Entry,
+    run: Run,
+    store: &StoreName,
+) -> Option<(Decided, Option<Marker>)> {
+    let (verdict, marker) = fence(core, entry, run, store).await?;
     Some((learn(core, &verdict)?, marker))
 }
 
 /// The same for a `run` of the past: those take turns at a store, however many a crash has left.
 ///
 /// As [`resolve`].
-pub(super) async fn resolve_past(core: &Arc<Core>, run: Run, store: &StoreName) -> Option<(Decided, Option<Marker>)> {
+pub(super) async fn resolve_past(
+    core: &Arc<Core>,
+    entry: &Entry,
+    run: Run,
+    store: &StoreName,
+) -> Option<(Decided, Option<Marker>)> {
     let turn = core.site(store).ok()?.turn().await;
-    let found = fence(core, run, store).await;
+    let found = fence(core, entry, run, store).await;
     drop(turn);
     let (verdict, marker) = found?;
     Some((learn(core, &verdict)?, marker))
@@ -41,12 +52,13 @@ pub(super) async fn resolve_past(core: &Arc<Core>, run: Run, store: &StoreName) 
 /// As [`resolve`].
 pub(super) async fn resolve_everywhere(
     core: &Arc<Core>,
+    entry: &Entry,
     run: Run,
 ) -> Option<(Decided, Option<Marker>, Option<StoreName>)> {
     let marking = core.sites.values().filter(|site| site.store.marks().is_some());
     let fencing = marking.map(|site| async move {
         let turn = site.turn().await;
-        let found = fence(core, run, site.name()).await;
+        let found = fence(core, entry, run, site.name()).await;
         drop(turn);
         // A store that is down holds up only itself.
         site.fenced();
@@ -64,14 +76,16 @@ fn learn(core: &Core, verdict: &Verdict) -> Option<Decided> {
     decided.inspect_err(|why| tracing::error!(run = %verdict.run, %why, "the verdict cannot be logged")).ok()
 }
 
-async fn fence(core: &Arc<Core>, run: Run, store: &StoreName) -> Option<(Verdict, Option<Marker>)> {
+async fn fence(core: &Arc<Core>, entry: &Entry, run: Run, store: &StoreName) -> Option<(Verdict, Option<Marker>)> {
     let site = core.site(store).ok()?;
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+    let mut ear = entry.hand.ear();
     loop {
         tokio::select! {
             () = site.reached() => {}
             () = core.stop.cancelled() => return None,
         }
+        ear.heed();
         let Some(marks) = site.store.marks() else {
             tracing::error!(%run, %store, "in doubt, and the store that decides cannot be asked any more");
             return None;
@@ -85,8 +99,10 @@ async fn fence(core: &Arc<Core>, run: Run, store: &StoreName) -> Option<(Verdict
             Ok(Fenced::Committed(verdict, marker)) => (verdict, Some(*marker)),
             Err(Setback::Again(why) | Setback::Final(why)) => {
                 tracing::warn!(%run, %store, why, "still in doubt");
+                entry.set_back(store, &why);
                 tokio::select! {
                     () = tokio::time::sleep(backoff.next()) => continue,
+                    _ = ear.word(store, false) => continue,
                     () = core.stop.cancelled() => return None,
                 }
             }

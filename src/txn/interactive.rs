@@ -41,7 +41,8 @@ pub(super) enum Call {
     /// Make it outlive a crash.
     Prepare { wish: PrepareWish, reply: Reply<()> },
     /// The verdict. Replied to when it is taken up, not when it is carried out.
-    End { outcome: Outcome, reply: Reply<()> },
+    /// `cause`: why it is rolled back, where that is not its client's doing.
+    End { outcome: Outcome, cause: Option<Problem>, reply: Reply<()> },
 }
 
 type Reply<T> = oneshot::Sender<Result<T, Problem>>;
@@ -95,14 +96,14 @@ impl Conversations {
         self.lines().remove(&id);
     }
 
-    fn line(&self, id: TxnId) -> Option<Line> {
+    pub(super) fn line(&self, id: TxnId) -> Option<Line> {
         self.lines().get(&id).cloned()
     }
 }
 
 impl Line {
     /// Asks, and waits for the reply. `None`: it has ended meanwhile.
-    async fn ask<T>(&self, call: impl FnOnce(Reply<T>) -> Call) -> Option<Result<T, Problem>> {
+    pub(super) async fn ask<T>(&self, call: impl FnOnce(Reply<T>) -> Call) -> Option<Result<T, Problem>> {
         let (reply, answer) = oneshot::channel();
         match self.calls.try_send(call(reply)) {
             Ok(()) => answer.await.ok(),
@@ -228,7 +229,7 @@ impl Coordinator {
             line.must_be_for(actor)?;
             limit = line.terms.timeout;
             wait_for = wait.unwrap_or(line.terms.wait);
-            match line.ask(|reply| Call::End { outcome, reply }).await {
+            match line.ask(|reply| Call::End { outcome, cause: None, reply }).await {
                 Some(Ok(())) => taken = true,
                 Some(Err(problem)) => return Err(problem),
                 None => {}
@@ -248,7 +249,8 @@ impl Coordinator {
         }
     }
 
-    fn entry(&self, what: &Find) -> Option<Arc<Entry>> {
+    /// What is in memory.
+    pub(super) fn entry(&self, what: &Find) -> Option<Arc<Entry>> {
         match what {
             Find::Id(id) => self.core.registry.get(*id),
             Find::Name(name) => self.core.registry.named(name),
@@ -280,6 +282,11 @@ fn ended_elsewhere(view: View, outcome: Outcome) -> Result<Answer, Problem> {
     }
     let detail = format!("transaction {} is {} already", view.id, view.state.as_str());
     Err(Problem { state: Some(view.state), ..Problem::new(Code::WrongState, detail) })
+}
+
+/// What its client did.
+pub(super) fn rolled_back() -> Problem {
+    Problem::new(Code::RolledBack, "its client rolled it back")
 }
 
 /// The transaction cannot take that, as it stands.

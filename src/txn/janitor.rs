@@ -6,10 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::core::Core;
+use super::job;
 use crate::metrics::{Metrics, Reaped};
 use crate::model::ids::StoreName;
 use crate::model::powers::Role;
 use crate::model::state::TxnState;
+
+/// How long the answer of a chunk that the log decided is kept for whoever sends it again.
+const CHUNK_ANSWERS_US: i64 = 600_000_000;
 
 /// Runs until the coordinator stops.
 pub(super) async fn tidy(core: Arc<Core>) {
@@ -31,6 +35,7 @@ fn forget_keys(core: &Core) {
     let expired = crate::clock::now_us().saturating_sub(ttl);
     core.registry.expire_keys(expired);
     let gone = core.keyed().expire(expired);
+    core.keyed().let_chunks_go(crate::clock::now_us() - CHUNK_ANSWERS_US);
     core.metrics.reaped(Reaped::Key, gone);
 }
 
@@ -40,7 +45,7 @@ async fn checkpoint(core: &Core) {
     if stats.segments < 2 {
         return;
     }
-    let needed = core.registry.oldest_pin(|| core.journal.next_lsn());
+    let needed = job::carry(core, core.registry.oldest_pin(|| core.journal.next_lsn()));
     let (below, copies) = core.keyed().carry(stats.released_lsn, needed, stats.bytes / stats.segments);
     if copies.is_empty() && below <= stats.released_lsn {
         return;
@@ -62,13 +67,18 @@ pub(super) fn gauges(core: &Core, metrics: &Metrics) {
     let mut open: BTreeMap<&str, (usize, Duration)> = BTreeMap::new();
     let mut redo: BTreeMap<StoreName, usize> = BTreeMap::new();
     let mut oldest_live = Duration::ZERO;
+    metrics.set_jobs_open(job::count(core).0);
     for entry in core.registry.open() {
+        // An open job may be old, and is no transaction that hangs; one that is being undone may hang.
+        if entry.job().is_some() && entry.state() == TxnState::Active {
+            continue;
+        }
         let age = entry.began().elapsed();
         let slot = open.entry(entry.state().as_str()).or_default();
         slot.0 += 1;
         slot.1 = slot.1.max(age);
-        // The record of one that waits for its verdict moves on in the log: it holds no segments.
-        if entry.state() != TxnState::Prepared {
+        // The record of one that waits for its verdict moves on in the log, and so does a job's: they hold no segments.
+        if entry.state() != TxnState::Prepared && entry.job().is_none() {
             oldest_live = oldest_live.max(age);
         }
         if entry.state() != TxnState::Active {

@@ -34,6 +34,8 @@ pub(super) struct Keys {
     places: BTreeMap<Lsn, Arc<str>>,
     /// By when they ended: microseconds since 1970.
     ages: BTreeSet<(i64, Arc<str>)>,
+    /// Those of chunks among them: their jobs know that they are done, so all that is lost with one is its answer.
+    chunks: BTreeSet<(i64, Arc<str>)>,
     bytes: u64,
 }
 
@@ -46,13 +48,18 @@ impl Keys {
     }
 
     /// Remembers a run by its key, with the place of its record; one without a key is none of this table's business.
-    pub(super) fn note(&mut self, place: Lsn, ended: Ended) {
+    pub(super) fn note(&mut self, place: Lsn, mut ended: Ended) {
         let Some((note, _)) = &ended.key else { return };
         let key: Arc<str> = note.key.as_str().into();
+        // What would undo a chunk is kept by its job.
+        ended.chunk.iter_mut().for_each(|chunk| chunk.undo = None);
         self.forget(&key);
         self.bytes += weight(&ended);
         self.places.insert(place, key.clone());
         self.ages.insert((ended.ended_us, key.clone()));
+        if ended.chunk.is_some() {
+            self.chunks.insert((ended.ended_us, key.clone()));
+        }
         self.runs.insert(key, (place, ended));
     }
 
@@ -68,7 +75,9 @@ impl Keys {
         let Some((key, (place, ended))) = self.runs.remove_entry(key) else { return };
         self.bytes -= weight(&ended);
         self.places.remove(&place);
-        self.ages.remove(&(ended.ended_us, key));
+        let age = (ended.ended_us, key);
+        self.ages.remove(&age);
+        self.chunks.remove(&age);
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Ended> {
@@ -92,6 +101,13 @@ impl Keys {
             gone += 1;
         }
         gone
+    }
+
+    /// Forgets those of chunks that ended before `time`: a job may have a million of them.
+    pub(super) fn let_chunks_go(&mut self, time: i64) {
+        while let Some((_, key)) = self.chunks.first().filter(|(ended, _)| *ended < time).cloned() {
+            self.forget(&key);
+        }
     }
 
     /// Up to where the log may be let go, and which records have to be written again for it. Nothing else needs what
@@ -120,6 +136,7 @@ mod tests {
     use super::*;
     use crate::model::commit::Decider;
     use crate::model::ids::{Attempt, Run, TxnId};
+    use crate::model::job::ChunkNote;
     use crate::model::state::Outcome;
 
     fn ended(key: &str, ended_us: i64) -> Ended {
@@ -137,6 +154,8 @@ mod tests {
             key: Some((note, Some("{}".to_owned()))),
             cause: None,
             trace: None,
+            skipped: Vec::new(),
+            chunk: None,
         }
     }
 
@@ -153,6 +172,20 @@ mod tests {
         keys.note(at(40), ended("b", 9));
         assert_eq!((keys.len(), keys.expire(9), keys.expire(10)), (1, 0, 1));
         assert_eq!((keys.bytes, keys.places.len(), keys.ages.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn chunks_go_sooner_and_their_compensations_at_once() {
+        let undo = Some("{}".to_owned());
+        let note = ChunkNote { job: TxnId::fresh(), parent: "n".into(), number: 1, undoes: false, undo };
+        let chunk = Ended { chunk: Some(note), ..ended("job/1", 2) };
+        let mut keys = Keys::new([(at(10), ended("a", 1)), (at(20), chunk), (at(30), ended("b", 3))]);
+        assert_eq!(keys.get("job/1").unwrap().chunk.as_ref().unwrap().undo, None);
+        keys.let_chunks_go(2);
+        assert_eq!(keys.len(), 3);
+        keys.let_chunks_go(9);
+        assert!(keys.get("job/1").is_none() && keys.len() == 2);
+        assert_eq!((keys.expire(9), keys.bytes, keys.chunks.len()), (2, 0, 0));
     }
 
     #[test]

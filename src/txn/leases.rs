@@ -184,6 +184,13 @@ impl Coordinator {
         Ok(view)
     }
 
+    /// Whose a lease is.
+    #[must_use]
+    pub fn lease_holder(&self, id: &str) -> Option<Arc<str>> {
+        let id = read_id(id).ok()?;
+        self.core.leases.table().live.get(&id).map(|lease| lease.wish.principal.clone())
+    }
+
     /// Makes a lease last for `ttl` from now (its first `ttl` where that is `None`).
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::Find;
 use super::core::Core;
 use super::entry::{Entry, from_ended, from_marker};
+use super::job;
 use super::registry::{Keyed, in_flight, mismatch};
 use super::site::PATIENCE;
 use crate::metrics::StoreCall;
@@ -144,7 +145,10 @@ pub(super) fn in_the_log(core: &Core, note: &KeyNote) -> Result<Option<Entry>, P
 }
 
 /// The run that a store has decided under this key.
-async fn in_a_marker(core: &Core, note: &KeyNote) -> Result<Option<Box<View>>, Problem> {
+///
+/// # Errors
+/// `idempotency_mismatch`; `store_unavailable`: who might know could not be asked.
+pub(super) async fn in_a_marker(core: &Core, note: &KeyNote) -> Result<Option<Box<View>>, Problem> {
     match in_markers(core, &LookUp::Key(note.key.clone())).await? {
         Some(marker) => match &marker.key {
             Some(known) if known.digest != note.digest => Err(mismatch(&marker.run.txn)),
@@ -165,7 +169,13 @@ pub(super) async fn answer(core: &Core, entry: &Arc<Entry>) -> Answer {
     let cause = entry.cause().unwrap_or_else(|| Problem::new(Code::Internal, "aborted without a cause"));
     let cause = Problem { retried_for: entry.retried_for(), ..cause.of(entry.id, state) };
     match &entry.key {
-        Some(note) => replay(core, note, cause).await,
+        Some(note) => {
+            let answer = replay(core, note, cause).await;
+            if matches!(answer, Answer::Replayed(_)) {
+                job::learn(core, entry).await;
+            }
+            answer
+        }
         None => Answer::Problem(Box::new(cause)),
     }
 }

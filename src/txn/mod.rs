@@ -8,7 +8,9 @@
 //!   open ─► interactive (a mailbox) ─► the same attempt, call by call ─► held: prepared, waits for its verdict
 //!
 //!   monitor   one a store: its gate            reaper    one a store: what is left over in it
+//!   job       batch jobs: named parents of many chunks, each driven like any other transaction
 //!   leases    locks for applications           deadlock  circles that run through stores
+//!   resolve   an operator's verb, heard by hand   explain   why one is where it is
 //!   keys      what only the log remembers      janitor   forgets, checkpoints
 //! ```
 //!
@@ -20,19 +22,24 @@ mod deadlock;
 mod elsewhere;
 mod entry;
 mod events;
+mod explain;
 mod finish;
+mod hand;
 mod held;
 mod in_doubt;
 mod interactive;
 mod janitor;
+mod job;
 mod keys;
 mod leases;
 mod lock_view;
 mod look_up;
 mod monitor;
+mod orphans;
 mod reaper;
 pub mod recovery;
 mod registry;
+mod resolve;
 mod retry;
 mod site;
 mod status;
@@ -51,10 +58,14 @@ use tracing::Instrument;
 pub use self::core::Settings;
 pub use self::deadlock::{DeadlockView, NodeView, WaitForView};
 pub use self::events::FollowWish;
+pub use self::explain::{DeciderView, Explanation, PromiseView, VerbView};
+pub use self::hand::SetbackView;
 pub use self::interactive::Opened;
 pub use self::leases::{LeaseActor, LeaseView, LeaseWish};
 pub use self::lock_view::{KeyView, PartyView};
+pub use self::orphans::{OrphanList, OrphanResolved, OrphanView, OrphanWish, UnreachableView};
 pub use self::registry::Retention;
+pub use self::resolve::HandWish;
 
 use self::atomic::End;
 use self::core::Core;
@@ -65,6 +76,7 @@ use self::leases::Leases;
 use self::recovery::Report;
 use self::registry::Registry;
 use self::site::Site;
+use crate::audit::Audit;
 use crate::clock;
 use crate::journal::{Journal, OpenReport};
 use crate::lock::LockManager;
@@ -140,6 +152,8 @@ pub struct Makings {
     pub stores: Vec<Configured>,
     /// The lock table, still empty.
     pub locks: LockManager,
+    /// Where what is done by hand is written down.
+    pub audit: Audit,
     /// Where to count.
     pub metrics: Metrics,
     /// How it is set.
@@ -153,7 +167,7 @@ impl Coordinator {
     /// again, and the door may open. Needs a tokio runtime.
     #[must_use]
     pub fn start(makings: Makings) -> Self {
-        let Makings { journal, opened, stores, locks, metrics, settings, since } = makings;
+        let Makings { journal, opened, stores, locks, audit, metrics, settings, since } = makings;
         let site = |configured: Configured| {
             let site = Site::new(configured.store, configured.init, metrics.clone());
             (site.name().clone(), Arc::new(site))
@@ -168,6 +182,7 @@ impl Coordinator {
             journal,
             sites: stores.into_iter().map(site).collect(),
             locks,
+            audit,
             detector: Detector::default(),
             leases: Leases::default(),
             registry: Registry::new(settings.retention),
@@ -181,11 +196,13 @@ impl Coordinator {
             lost_log: Mutex::default(),
             keyed: Mutex::default(),
             report: Mutex::new(report),
+            jobs: tokio::sync::Mutex::new(()),
         });
         let plan = recovery::take_over(&core, opened.replayed);
         core.report.lock().unwrap_or_else(PoisonError::into_inner).ready_seconds = since.elapsed().as_secs_f64();
         metrics.set_recovery(since.elapsed());
         recovery::resume_all(&core, plan, recovery::Origin::Log, since);
+        job::go_on(&core);
         for site in core.sites.values() {
             tokio::spawn(monitor::watch(core.clone(), site.clone()));
             tokio::spawn(reaper::reap(core.clone(), site.clone()));
@@ -379,6 +396,7 @@ fn close(core: &Core, entry: &Arc<Entry>, end: End) {
     }
     entry.take(Event::Finished);
     entry.closed(clock::now_us());
+    job::over(core, entry);
     core.registry.end(entry);
     entry.settle();
     let outcome = if entry.state() == TxnState::Committed { Outcome::Committed } else { Outcome::Aborted };

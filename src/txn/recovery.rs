@@ -16,9 +16,10 @@ use tracing::Instrument;
 
 use super::core::Core;
 use super::entry::{Entry, from_ended};
+use super::hand::Word;
 use super::keys::Keys;
 use super::site::Site;
-use super::{finish, held, in_doubt};
+use super::{finish, held, in_doubt, job};
 use crate::journal::record::Began;
 use crate::journal::replay::{History, Replayed};
 use crate::journal::slip::Decided;
@@ -76,7 +77,14 @@ impl RecoveryPlan {
         };
         let interrupted = interrupted.iter().map(|(first, began)| {
             let (verdict, answer, prepared) = (None, None, None);
-            Bucket::Interrupted(History { first: *first, intent: began.intent(), verdict, answer, prepared })
+            Bucket::Interrupted(History {
+                first: *first,
+                intent: began.intent(),
+                verdict,
+                answer,
+                prepared,
+                skipped: Vec::new(),
+            })
         });
         let mut buckets: Vec<Bucket> = open.into_iter().map(sort).chain(interrupted).collect();
         buckets.sort_by_key(|bucket| bucket.history().first);
@@ -116,6 +124,8 @@ pub(super) fn take_over(core: &Arc<Core>, replayed: Replayed) -> RecoveryPlan {
     for (_, ended) in &replayed.ended {
         core.registry.end(&Arc::new(from_ended(ended)));
     }
+    // After what has ended: a job that is open has its name, whoever had it before.
+    job::take_over(core, replayed.jobs, replayed.ended_jobs);
     *core.keyed() = Keys::new(replayed.keyed.into_values());
     for history in &replayed.open {
         core.locks.retake(history.intent.run.txn, history.intent.claims.clone());
@@ -175,6 +185,10 @@ fn adopt(core: &Arc<Core>, bucket: &Bucket) -> Arc<Entry> {
     entry.tell_to(core.journal.feed());
     let preparers: Vec<_> = intent.preparers.iter().map(|(store, _)| store.clone()).collect();
     entry.replanned(run, &intent.decider, &preparers, &intent.redoers(), &intent.reason);
+    bucket.history().skipped.iter().cloned().for_each(|skipped| entry.hand.give_up(skipped));
+    if let Some(note) = &intent.chunk {
+        entry.belongs(job::again(core, note));
+    }
     // Where the log decided, nobody else has the answer that goes with the key.
     entry.remember(bucket.history().answer.as_deref());
     entry.take(Event::VerdictLost);
@@ -189,37 +203,59 @@ fn adopt(core: &Arc<Core>, bucket: &Bucket) -> Arc<Entry> {
 
 /// Ends one run of the past.
 async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, origin: Origin, since: Instant) {
-    let Some((decided, history, marker)) = verdict(&core, &bucket).await else { return };
+    let Some((decided, history, marker)) = verdict(&core, &entry, &bucket).await else { return };
     entry.remember(marker.as_ref().and_then(|marker| marker.answer.as_deref()));
     if matches!(bucket, Bucket::Interrupted(_)) && decided.outcome() == Outcome::Aborted {
         entry.refused_for(Problem::new(Code::Overloaded, "the sidecar stopped while it was open"));
     }
-    if let Some(lost) = marker.and_then(|marker| lost_parts(&history, &marker)) {
-        needs_operator(&entry, &lost);
+    let lost = marker.map(|marker| lost_parts(&history, &marker)).unwrap_or_default();
+    if lost.is_empty() {
+        end(&core, &entry, &decided, &history, origin, since).await;
         return;
     }
-    finish::note_owed(&entry, &decided, &history.intent);
+    needs_operator(&entry, &lost);
+    // In a task of its own: a stop does not wait for an operator.
+    tokio::spawn(async move {
+        if until_given_up(&core, &entry, &decided, &history, &lost).await {
+            entry.take(Event::Retried);
+            end(&core, &entry, &decided, &history, origin, since).await;
+        }
+    });
+}
+
+/// The second half of the live path.
+async fn end(
+    core: &Arc<Core>,
+    entry: &Arc<Entry>,
+    decided: &Decided,
+    history: &History,
+    origin: Origin,
+    since: Instant,
+) {
+    finish::note_owed(entry, decided, &history.intent);
     entry.take(decided.outcome().event());
-    entry.decided(&decided);
+    entry.decided(decided);
     // What the log knows goes at full speed: redo writes of many travel in one call. An orphan has no redo writes.
     let site = history.intent.preparers.first().and_then(|(store, _)| core.site(store).ok());
     let turn = match site.filter(|_| origin == Origin::Store) {
         Some(site) => site.turn().await,
         None => None,
     };
-    if !finish::tell_everybody(&core, &entry, &decided, &history.intent).await {
+    if !finish::tell_everybody(core, entry, decided, &history.intent).await {
         return;
     }
     drop(turn);
-    outlive_late_writes(&core, &history, &decided, since).await;
-    if !finish::write_end(&core, &entry, &decided, &history.intent).await {
+    outlive_late_writes(core, history, decided, since).await;
+    if !finish::write_end(core, entry, decided, &history.intent).await {
         return;
     }
     entry.take(Event::Finished);
     entry.closed(crate::clock::now_us());
-    if core.registry.get(entry.id).is_some_and(|known| Arc::ptr_eq(&known, &entry)) {
-        core.registry.end(&entry);
+    job::over(core, entry);
+    if core.registry.get(entry.id).is_some_and(|known| Arc::ptr_eq(&known, entry)) {
+        core.registry.end(entry);
     }
+    entry.settle();
     core.metrics.recovered(match decided.outcome() {
         Outcome::Committed => RecoveryOutcome::Committed,
         Outcome::Aborted => RecoveryOutcome::Aborted,
@@ -227,24 +263,24 @@ async fn resume(core: Arc<Core>, entry: Arc<Entry>, bucket: Bucket, origin: Orig
     if origin == Origin::Store {
         core.metrics.reaped(Reaped::PreparedOrphan, 1);
     }
-    note(&core, decided.outcome(), since);
+    note(core, decided.outcome(), since);
 }
 
-async fn verdict(core: &Arc<Core>, bucket: &Bucket) -> Option<(Decided, History, Option<Marker>)> {
+async fn verdict(core: &Arc<Core>, entry: &Entry, bucket: &Bucket) -> Option<(Decided, History, Option<Marker>)> {
     let mut history = bucket.history().clone();
     let (decided, marker) = match bucket {
         Bucket::Obey(_) => (core.journal.recall(&history)?, None),
         Bucket::Hold(_) => return None,
         Bucket::NeverDecided(_) => (core.journal.abandon(history.intent.run).ok()?, None),
         Bucket::Fence(_, store) => {
-            let found = in_doubt::resolve_past(core, history.intent.run, store).await;
+            let found = in_doubt::resolve_past(core, entry, history.intent.run, store).await;
             if let Ok(site) = core.site(store) {
                 site.fenced();
             }
             found?
         }
         Bucket::Interrupted(_) => {
-            let (decided, marker, store) = in_doubt::resolve_everywhere(core, history.intent.run).await?;
+            let (decided, marker, store) = in_doubt::resolve_everywhere(core, entry, history.intent.run).await?;
             history.intent.decider = store.map_or(Decider::Wal, Decider::Store);
             (decided, marker)
         }
@@ -267,25 +303,64 @@ async fn outlive_late_writes(core: &Core, history: &History, decided: &Decided, 
     }
 }
 
-/// The marker names stores that this log knows nothing of: the log lost what it had promised them.
-fn lost_parts(history: &History, marker: &Marker) -> Option<String> {
+/// The marker names stores that this log knows nothing of: the log lost what it had promised them. Those that an
+/// operator has given up are not lost any more.
+fn lost_parts(history: &History, marker: &Marker) -> Vec<StoreName> {
     if marker.outcome == Outcome::Aborted {
-        return None;
+        return Vec::new();
     }
     let redoers = history.intent.redoers();
-    let known = |store: &StoreName| redoers.contains(store) || history.intent.preparers.iter().any(|(p, _)| p == store);
-    let lost: Vec<_> = marker.followers.iter().filter(|store| !known(store)).map(StoreName::as_str).collect();
-    (!lost.is_empty()).then(|| lost.join(", "))
+    let known = |store: &StoreName| {
+        redoers.contains(store)
+            || history.intent.preparers.iter().any(|(preparer, _)| preparer == store)
+            || history.skipped.iter().any(|skipped| skipped.store == *store)
+    };
+    marker.followers.iter().filter(|store| !known(store)).cloned().collect()
 }
 
-fn needs_operator(entry: &Entry, lost: &str) {
-    let detail = format!("it committed, and the log holds nothing of what it owes to {lost}");
+fn needs_operator(entry: &Entry, lost: &[StoreName]) {
+    let names: Vec<_> = lost.iter().map(StoreName::as_str).collect();
+    let detail = format!("it committed, and the log holds nothing of what it owes to {}", names.join(", "));
     tracing::error!(transaction = %entry.id, detail, "an operator is needed");
-    entry.owes(lost.split(", ").map(StoreName::from));
-    entry.refused_for(Problem::new(Code::JournalUnavailable, detail));
+    entry.owes(lost.iter().cloned());
+    for store in lost {
+        entry.hand.refuse(store);
+        entry.set_back(store, &detail);
+    }
+    entry.refused_for(Problem::new(Code::JournalUnavailable, detail.clone()));
     entry.take(Event::DecidedCommit);
     entry.take(Event::Refused);
-    entry.step("refused", Some(format!("the log holds nothing of what it owes to {lost}")));
+    entry.step("refused", Some(detail));
+}
+
+/// What the log has lost can be neither carried out nor tried again: an operator gives it up. `false`: the program is
+/// stopping.
+async fn until_given_up(core: &Core, entry: &Entry, decided: &Decided, history: &History, lost: &[StoreName]) -> bool {
+    let mut logged = false;
+    for store in lost {
+        let mut ear = entry.hand.ear();
+        loop {
+            let word = tokio::select! {
+                word = ear.word(store, true) => word,
+                () = core.stop.cancelled() => return false,
+            };
+            let Word::Skip(skip) = word else {
+                entry.set_back(store, "what the log has lost cannot be tried again: only `skip` ends it");
+                continue;
+            };
+            // From here on the log knows the run, so that a restart finds what was given up of it.
+            if !logged && let Err(problem) = core.journal.append_intent(&history.intent) {
+                skip.answer(Err(problem));
+                continue;
+            }
+            logged = true;
+            if finish::give_up(core, entry, decided, store, &skip).await {
+                entry.hand.settle(store);
+                break;
+            }
+        }
+    }
+    true
 }
 
 fn note(core: &Core, outcome: Outcome, since: Instant) {
@@ -324,8 +399,10 @@ pub(super) fn adopt_orphan(core: &Arc<Core>, store: &StoreName, gid: Gid) {
         reason: "found prepared in a store, unknown to the log".to_owned(),
         durable: gid.durable,
         trace: None,
+        chunk: None,
     };
-    let history = History { first: core.journal.next_lsn(), intent, verdict: None, answer: None, prepared: None };
+    let (first, skipped) = (core.journal.next_lsn(), Vec::new());
+    let history = History { first, intent, verdict: None, answer: None, prepared: None, skipped };
     {
         let mut report = core.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.orphans += 1;

@@ -5,6 +5,7 @@ use crate::journal::prepared::Prepared;
 use crate::journal::record::Intent;
 use crate::model::commit::RedoWrite;
 use crate::model::ids::{Attempt, LogId, Run, TxnId};
+use crate::model::operator::Skipped;
 use crate::model::request::OnExpiry;
 
 fn history(first: u64, decider: &str, verdict: Option<Outcome>) -> History {
@@ -20,8 +21,9 @@ fn history(first: u64, decider: &str, verdict: Option<Outcome>) -> History {
         reason: String::new(),
         durable: Lsn::ZERO,
         trace: None,
+        chunk: None,
     };
-    History { first: Lsn::from_u64(first), intent, verdict, answer: None, prepared: None }
+    History { first: Lsn::from_u64(first), intent, verdict, answer: None, prepared: None, skipped: Vec::new() }
 }
 
 #[test]
@@ -64,12 +66,13 @@ fn what_the_marker_owes_and_the_log_does_not_know_is_named() {
     };
     let (owes, aborted, nothing) =
         (marker(&["vec"], Outcome::Committed), marker(&["vec"], Outcome::Aborted), marker(&[], Outcome::Committed));
-    assert_eq!(lost_parts(&known, &owes).as_deref(), Some("vec"));
-    assert_eq!(lost_parts(&known, &aborted), None);
-    assert_eq!(lost_parts(&known, &nothing), None);
+    assert_eq!(lost_parts(&known, &owes), vec!["vec".into()]);
+    assert_eq!((lost_parts(&known, &aborted), lost_parts(&known, &nothing)), (vec![], vec![]));
+    let skipped = Skipped { store: "vec".into(), reason: "r".into(), by: "o".into(), at_us: 0 };
+    assert!(lost_parts(&History { skipped: vec![skipped], ..known.clone() }, &owes).is_empty(), "given up is not lost");
     known.intent.redo =
         vec![RedoWrite { store: "vec".into(), resource: "c".into(), keys: vec!["1".into()], body: vec![] }];
-    assert_eq!(lost_parts(&known, &owes), None);
+    assert!(lost_parts(&known, &owes).is_empty());
 }
 
 /// A verdict, or a store that was asked for one, ends the waiting.

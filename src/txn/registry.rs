@@ -118,6 +118,13 @@ impl Registry {
         }
     }
 
+    /// Takes back a beginning of which nothing was written down.
+    pub(super) fn withdraw(&self, entry: &Arc<Entry>) {
+        let mut tables = self.tables();
+        tables.open.remove(&entry.id);
+        tables.forget(entry.id);
+    }
+
     /// Takes in an open transaction that recovery found.
     pub(super) fn adopt(&self, entry: &Arc<Entry>) {
         let mut tables = self.tables();
@@ -175,15 +182,16 @@ impl Registry {
     /// none is open.
     pub(super) fn oldest_durable(&self, otherwise: impl FnOnce() -> Lsn) -> Lsn {
         let tables = self.tables();
-        let oldest = tables.open.values().map(|entry| entry.durable).min();
+        // A batch job has no marker of its own: its chunks have.
+        let oldest = tables.open.values().filter(|entry| entry.job().is_none()).map(|entry| entry.durable).min();
         oldest.unwrap_or_else(otherwise)
     }
 
-    /// The oldest place in the log that recovering what is open would need; `otherwise` (asked inside the lock) when
-    /// nothing is.
+    /// The oldest place in the log that recovering what is open would need, batch jobs apart; `otherwise` (asked inside the
+    /// lock) when nothing is.
     pub(super) fn oldest_pin(&self, otherwise: impl FnOnce() -> Lsn) -> Lsn {
         let tables = self.tables();
-        let oldest = tables.open.values().map(|entry| entry.pin()).min();
+        let oldest = tables.open.values().filter(|entry| entry.job().is_none()).map(|entry| entry.pin()).min();
         oldest.unwrap_or_else(otherwise)
     }
 

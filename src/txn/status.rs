@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use serde_json::{Value, json};
 
 use super::core::Core;
+use super::job;
 use super::site::{Gate, Site};
 use crate::model::state::TxnState;
 
@@ -15,10 +16,11 @@ pub(super) fn of(core: &Core) -> Value {
         .filter(|state| !state.has_ended())
         .map(|state| (state.as_str().to_owned(), json!(0)))
         .collect();
-    for entry in core.registry.open() {
+    for entry in core.registry.open().iter().filter(|entry| entry.job().is_none()) {
         let count = open.get(entry.state().as_str()).and_then(Value::as_u64).unwrap_or(0);
         open.insert(entry.state().as_str().to_owned(), json!(count + 1));
     }
+    let (jobs, compensating) = job::count(core);
     let stats = core.journal.stats();
     let owner = core.journal.owner();
     let report = core.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -40,6 +42,7 @@ pub(super) fn of(core: &Core) -> Value {
         },
         "locks": {"held": core.locks.held(), "waiting": core.locks.waiting(), "leases": core.leases.count()},
         "transactions": open,
+        "jobs": {"open": jobs, "compensating": compensating},
         "recovery": report,
     })
 }

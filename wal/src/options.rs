@@ -64,6 +64,9 @@ pub struct Options {
     /// Segments prepared ahead, at least 1; the last one is the reserve of
     /// [`append_reserved`](crate::Wal::append_reserved). Default 2.
     pub spare_segments: usize,
+    /// Make spares of segments that were released, instead of filling new files with zeros: up to `spare_segments` are
+    /// kept for it. What was released stays in them until it is overwritten. Default true.
+    pub recycle: bool,
     /// Idle time after which a seal record is written, so that damage to the last group is told from a torn write.
     /// Default 3 ms; 0 turns it off (and the last group before a crash has no witness).
     pub seal_after: Duration,
@@ -93,6 +96,7 @@ impl Default for Options {
             flush_interval: Duration::ZERO,
             retain_bytes: 0,
             spare_segments: 2,
+            recycle: true,
             seal_after: Duration::from_millis(3),
             backend: Backend::default(),
             force_filesystem: false,
@@ -112,6 +116,7 @@ impl fmt::Debug for Options {
             .field("flush_interval", &self.flush_interval)
             .field("retain_bytes", &self.retain_bytes)
             .field("spare_segments", &self.spare_segments)
+            .field("recycle", &self.recycle)
             .field("seal_after", &self.seal_after)
             .field("backend", &self.backend)
             .field("force_filesystem", &self.force_filesystem)

@@ -257,7 +257,11 @@ fn anew(storage: &dyn Storage, last: &SegmentHeader, fault: &Fault, released: Ls
     if fault.lsn < last.end() {
         // The note of the last release may stand in what is set aside: the header carries it on.
         let released = last.released.max(released.min(fault.lsn));
-        return Ok(Anew { header: SegmentHeader { released, ..last.clone() }, replaces: true, to: fault.lsn });
+        return Ok(Anew {
+            header: SegmentHeader { released, recycled: false, ..last.clone() },
+            replaces: true,
+            to: fault.lsn,
+        });
     }
     let name = last.name();
     let file = storage.open(&name, Access::Read).map_err(WalError::io("open", &name))?;
@@ -277,6 +281,7 @@ fn anew(storage: &dyn Storage, last: &SegmentHeader, fault: &Fault, released: Ls
         previous: Link { salt: last.salt, last: end.lsn, crc: end.crc },
         durable: end.durable,
         released: last.released.max(released.min(last.end())),
+        recycled: false,
         created_at: storage.now_micros(),
         ..last.clone()
     };

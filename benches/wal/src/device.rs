@@ -50,14 +50,15 @@ pub(crate) struct PerRecord {
     pub(crate) process: f64,
 }
 
+/// Both counters, in bytes.
 #[derive(Clone, Copy, Debug)]
-struct Counters {
-    device: u64,
+pub(crate) struct Counters {
+    pub(crate) device: u64,
     process: u64,
 }
 
 impl Counters {
-    fn read(dir: &Path) -> Result<Counters> {
+    pub(crate) fn read(dir: &Path) -> Result<Counters> {
         let device = stat(dir)?.st_dev;
         let path = format!("/sys/dev/block/{}:{}/stat", major(device), minor(device));
         let text = std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;

@@ -15,6 +15,7 @@ mod opening;
 mod payload;
 mod peers;
 mod report;
+mod rolls;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,6 +38,9 @@ struct Options {
     /// Measure the opening of logs of so many MiB, instead of speed
     #[arg(long, value_name = "MIB", value_delimiter = ',', num_args = 0.., default_missing_value = "128,1024")]
     opening: Vec<u64>,
+    /// Measure what it is worth that released segments are used again, instead of the peers
+    #[arg(long)]
+    rolls: bool,
     /// How often all logs are made anew
     #[arg(long, default_value_t = 4)]
     rounds: usize,
@@ -122,6 +126,12 @@ fn main() -> Result<()> {
         let rows = damage::table(&peers, place.path(), options.records, options.seed)?;
         answer.insert("corruption".into(), damage::json(&rows));
         damage::markdown(&rows, &peers, options.records)
+    } else if options.rolls {
+        let prepared = rolls::prepare(place.path())?;
+        answer.insert("prepared".into(), prepared.iter().map(rolls::Prepared::json).collect());
+        let rows = rolls::measure(place.path(), options.rounds, options.span(), options.seed)?;
+        answer.insert("rolls".into(), rows.iter().map(rolls::Row::json).collect());
+        rolls::markdown(&prepared, &rows)
     } else if !options.opening.is_empty() {
         let rows = opening::measure(&options.opening, place.path(), options.rounds, options.seed)?;
         answer.insert("opening".into(), rows.iter().map(opening::Row::json).collect());

@@ -6,6 +6,7 @@ use clap::Args;
 use outrigger_wal::{Lsn, Record};
 use prost::Message;
 
+use crate::journal::job::JobRecord;
 use crate::journal::record::{RunRecord, kind};
 use crate::model::ids::{Attempt, Run, TxnId};
 
@@ -82,6 +83,11 @@ fn run_of(record: &Record) -> Option<Run> {
         return None;
     }
     let of = match record.kind {
+        // A batch job is a transaction of one run.
+        kind::JOB => {
+            let id = JobRecord::decode(&*record.payload).ok()?.id;
+            OfRun { run: Some(RunRecord { txn: id, attempt: Attempt::FIRST.0 }) }
+        }
         // Its whole Intent stands where others have their run.
         kind::PREPARED => OfIntent::decode(&*record.payload).ok()?.intent?,
         _ => OfRun::decode(&*record.payload).ok()?,
@@ -117,6 +123,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::journal::job::JobLog;
     use crate::journal::record::{OpenedRecord, VerdictRecord};
 
     #[derive(Parser)]
@@ -132,6 +139,15 @@ mod tests {
     fn verdict(lsn: u64, run: Run) -> Record {
         let payload = VerdictRecord { run: run.into(), committed: true, answer: None, at_us: 0 }.encode_to_vec();
         Record { lsn: Lsn::from_u64(lsn), kind: kind::DECISION, durable_lsn: Lsn::ZERO, payload }
+    }
+
+    #[test]
+    fn a_job_is_found_by_its_id() {
+        let id = TxnId::fresh();
+        let payload = JobLog::default().encode(id, 100).remove(0);
+        let record = Record { lsn: Lsn::from_u64(5), kind: kind::JOB, durable_lsn: Lsn::ZERO, payload };
+        assert!(filter(&["--transaction", &id.to_string()]).takes(&record));
+        assert!(!filter(&["--transaction", &TxnId::fresh().to_string()]).takes(&record));
     }
 
     #[test]

@@ -11,8 +11,11 @@ use prost::Message;
 use serde_json::{Map, Value, json};
 
 use crate::clock;
+use crate::journal::job::{ChunkRecord, JobRecord};
 use crate::journal::prepared::PreparedRecord;
-use crate::journal::record::{BeganRecord, DoneRecord, IntentRecord, OpenedRecord, RunRecord, VerdictRecord, kind};
+use crate::journal::record::{
+    BeganRecord, DoneRecord, IntentRecord, OpenedRecord, RunRecord, SkippedRecord, VerdictRecord, kind,
+};
 use crate::model::ids::Run;
 use crate::model::trace::TraceId;
 
@@ -116,10 +119,45 @@ fn contents(record_kind: u8, payload: &[u8], values: Values) -> Result<Value, pr
                 "prepared": done.preparers, "redo": done.redoers, "key": done.key.map(|key| values.text(key.key)),
                 "began_at": clock::rfc3339(done.began_us), "ended_at": clock::rfc3339(done.ended_us),
                 "cause": values.cause(done.cause), "answer": done.answer.map(|answer| values.text(answer)),
+                "chunk": done.chunk.map(|chunk| self::chunk(chunk, values)),
+                "skipped": done.skipped.into_iter().map(|skipped| skipped.store).collect::<Vec<_>>(),
             })
         }
+        kind::SKIPPED => {
+            let skipped = SkippedRecord::decode(payload)?;
+            json!({
+                "run": run(&skipped.run), "store": skipped.store, "by": skipped.principal,
+                "reason": values.text(skipped.reason), "at": clock::rfc3339(skipped.at_us),
+            })
+        }
+        kind::JOB => job(JobRecord::decode(payload)?, values),
         _ => Value::Null,
     })
+}
+
+/// Whose chunk it is, and how long its compensation is.
+fn chunk(chunk: ChunkRecord, values: Values) -> Value {
+    let what = if chunk.undoes { "undoes" } else { "number" };
+    json!({"job": uuid(&chunk.job), "parent": chunk.parent, what: chunk.number,
+        "compensation": chunk.undo.map(|text| values.text(text))})
+}
+
+fn job(record: JobRecord, values: Values) -> Value {
+    let pairs = |flat: &[u64]| flat.chunks(2).map(<[u64]>::to_vec).collect::<Vec<_>>();
+    let undos = record.undos.into_iter().map(|undo| json!({"chunk": undo.chunk, "operations": values.text(undo.text)}));
+    let phase = ["open", "compensating", "committed", "compensated", "aborted"].get(record.phase as usize);
+    json!({
+        "job": uuid(&record.id), "name": record.head.as_ref().map(|head| &head.name),
+        "chunks": record.head.as_ref().and_then(|head| head.total), "phase": phase,
+        "at": clock::rfc3339(record.at_us), "done": pairs(&record.done), "without_compensation": pairs(&record.bare),
+        "undone": pairs(&record.undone), "compensations": undos.collect::<Vec<_>>(),
+        "failed": record.failed.map(|failed| json!({"chunk": failed.chunk, "code": failed.code, "detail": values.text(failed.detail)})),
+        "cause": values.cause(record.cause),
+    })
+}
+
+fn uuid(bytes: &[u8]) -> Option<String> {
+    uuid::Uuid::from_slice(bytes).ok().map(|id| id.to_string())
 }
 
 fn intent(intent: IntentRecord, values: Values) -> Value {
@@ -134,6 +172,7 @@ fn intent(intent: IntentRecord, values: Values) -> Value {
         "redo": redo.collect::<Vec<_>>(), "locks": locks, "key": intent.key.map(|key| values.text(key.key)),
         "began_at": clock::rfc3339(intent.began_us), "at": clock::rfc3339(intent.at_us), "reason": intent.reason,
         "trace_id": intent.trace.as_deref().and_then(TraceId::from_bytes).map(|trace| trace.to_string()),
+        "chunk": intent.chunk.map(|chunk| self::chunk(chunk, values)),
     })
 }
 
@@ -143,4 +182,32 @@ fn run(record: &RunRecord) -> Option<String> {
 
 fn outcome(committed: bool) -> &'static str {
     if committed { "committed" } else { "aborted" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::job::JobLog;
+    use crate::model::ids::{Lsn, TxnId};
+    use crate::model::job::ChunkNote;
+
+    #[test]
+    fn a_job_is_shown_without_what_would_undo_it() {
+        let id = TxnId::fresh();
+        let mut log = JobLog::default();
+        let undo = Some("DELETE secret".to_owned());
+        log.ended(Lsn::ZERO, &ChunkNote { job: id, parent: "n".into(), number: 3, undoes: false, undo });
+        let payload = log.encode(id, 1000).remove(0);
+        let record = Record { lsn: Lsn::ZERO, kind: kind::JOB, durable_lsn: Lsn::ZERO, payload };
+        let shown = describe(&record, false);
+        assert_eq!(
+            (&shown["kind"], &shown["job"], &shown["phase"]),
+            (&json!("job"), &json!(id.to_string()), &json!("open"))
+        );
+        assert_eq!(
+            (&shown["done"], &shown["compensations"][0]["operations"]),
+            (&json!([[3, 3]]), &json!("[13 bytes]"))
+        );
+        assert_eq!(describe(&record, true)["compensations"][0]["operations"], "DELETE secret");
+    }
 }

@@ -9,17 +9,20 @@ use outrigger_wal::Options;
 use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::http::{Api, Conversing, Events, Locks};
+use crate::audit::{self, Act, Line};
+use crate::http::{Api, Conversing, Events, Locks, Operator};
 use crate::journal::Journal;
 use crate::journal::feed::Follower;
 use crate::model::commit::KeyNote;
+use crate::model::job::{ChunkWish, JobVerdict, JobWish};
+use crate::model::operator::Verb;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::{Opening, Operation, PrepareWish, TxnRequest, WaitFor};
 use crate::model::state::{Outcome, TxnState};
 use crate::model::view::{Answer, View};
 use crate::txn::{
-    Accepted, DeadlockView, Find, FollowWish, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, Opened, Page,
-    WaitForView,
+    Accepted, DeadlockView, Explanation, Find, FollowWish, HandWish, KeyView, LeaseActor, LeaseView, LeaseWish,
+    ListFilter, Opened, OrphanList, OrphanResolved, OrphanWish, Page, WaitForView,
 };
 
 /// The id of every transaction here.
@@ -36,6 +39,10 @@ pub(super) struct Fake {
     /// For its feed: the door's followers hear what a test tells there.
     journal: Journal,
     _dir: tempfile::TempDir,
+    by_hand: Mutex<Vec<String>>,
+    noted: Mutex<Vec<Value>>,
+    /// Nothing can be written down.
+    pub(super) deaf: AtomicBool,
 }
 
 impl Default for Fake {
@@ -53,6 +60,9 @@ impl Default for Fake {
             held: watch::channel(false).0,
             journal,
             _dir: dir,
+            by_hand: Mutex::default(),
+            noted: Mutex::default(),
+            deaf: AtomicBool::new(false),
         }
     }
 }
@@ -64,6 +74,16 @@ impl Fake {
 
     pub(super) fn last(&self) -> (TxnRequest, Option<KeyNote>) {
         self.last.lock().unwrap().clone().expect("something was submitted")
+    }
+
+    /// What was asked for by hand.
+    pub(super) fn by_hand(&self) -> Vec<String> {
+        self.by_hand.lock().unwrap().clone()
+    }
+
+    /// What was written down, and forgets it.
+    pub(super) fn noted(&self) -> Vec<Value> {
+        std::mem::take(&mut *self.noted.lock().unwrap())
     }
 
     pub(super) fn found(&self) -> Vec<String> {
@@ -122,6 +142,11 @@ pub(super) fn view(state: TxnState) -> Box<View> {
         participants: Vec::new(),
         timeline: Vec::new(),
         cause: None,
+        skipped: Vec::new(),
+        job: None,
+        parent: None,
+        chunk: None,
+        undoes: None,
     })
 }
 
@@ -139,6 +164,29 @@ impl Api for Fake {
     async fn submit_async(&self, request: TxnRequest, key: Option<KeyNote>) -> Result<Accepted, Problem> {
         *self.last.lock().unwrap() = Some((request, key));
         Ok(Accepted::Running(ID.parse().unwrap()))
+    }
+
+    async fn open_job(&self, wish: JobWish) -> Result<(Box<View>, bool), Problem> {
+        let is_new = self.submissions.fetch_add(1, Ordering::SeqCst) == 0;
+        Ok((Box::new(View { name: Some(wish.name), ..*view(TxnState::Active) }), is_new))
+    }
+
+    async fn submit_chunk(&self, request: TxnRequest, wish: ChunkWish) -> Answer {
+        *self.last.lock().unwrap() = Some((request, None));
+        Answer::View(Box::new(View {
+            parent: Some(wish.parent),
+            chunk: Some(wish.number),
+            ..*view(TxnState::Committed)
+        }))
+    }
+
+    fn is_job(&self, what: &Find) -> bool {
+        matches!(what, Find::Name(name) if name.starts_with("job-"))
+    }
+
+    async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &LeaseActor) -> Result<View, Problem> {
+        self.found.lock().unwrap().push(format!("{what:?} {verdict:?} {actor:?}"));
+        Ok(*view(if verdict == JobVerdict::Commit { TxnState::Committed } else { TxnState::Compensating }))
     }
 
     async fn find(&self, what: &Find) -> Result<View, Problem> {
@@ -201,6 +249,58 @@ impl Conversing for Fake {
     ) -> Result<Answer, Problem> {
         self.found.lock().unwrap().push(format!("{what:?} {} {wait:?} {actor:?}", outcome.as_str()));
         Ok(self.answer.lock().unwrap().take().unwrap_or_else(|| Answer::View(view(TxnState::Committed))))
+    }
+}
+
+#[async_trait]
+impl Operator for Fake {
+    async fn resolve(&self, what: &Find, wish: HandWish) -> Result<View, Problem> {
+        self.by_hand.lock().unwrap().push(format!("{} {} {what:?}", wish.who, wish.verb.as_str()));
+        match wish.verb {
+            Verb::Rollback => {
+                Err(Problem::new(Code::WrongState, "decided").of(ID.parse().unwrap(), TxnState::Committed))
+            }
+            _ => self.find(what).await,
+        }
+    }
+
+    async fn explain(&self, what: &Find) -> Result<Explanation, Problem> {
+        let view = self.find(what).await?;
+        Ok(Explanation {
+            transaction: view.id,
+            name: None,
+            state: view.state,
+            summary: vec!["It is so.".to_owned()],
+            decider: None,
+            promises: Vec::new(),
+            waits_for: Vec::new(),
+            ends_when: "It has ended.".to_owned(),
+            operator: Vec::new(),
+            setbacks: Vec::new(),
+            skipped: Vec::new(),
+        })
+    }
+
+    async fn orphans(&self) -> Result<OrphanList, Problem> {
+        Ok(OrphanList::default())
+    }
+
+    async fn resolve_orphan(&self, wish: OrphanWish) -> Result<OrphanResolved, Problem> {
+        self.by_hand.lock().unwrap().push(format!("{} {:?} {} in {}", wish.who, wish.outcome, wish.gid, wish.store));
+        Err(Problem::new(Code::WrongState, "its log may live"))
+    }
+
+    fn lease_holder(&self, id: &str) -> Option<Arc<str>> {
+        (id == "anns").then(|| "ann".into())
+    }
+
+    async fn note(&self, line: &Line) -> Result<(), Problem> {
+        self.noted.lock().unwrap().push(serde_json::to_value(line).unwrap());
+        if self.deaf.load(Ordering::SeqCst) { Err(Problem::new(Code::JournalUnavailable, "no ink")) } else { Ok(()) }
+    }
+
+    async fn note_stranger(&self, act: &Act, problem: &Problem) -> Result<(), Problem> {
+        self.note(&Line::answered(act, audit::Outcome::Refused, None, Some(problem.code.as_str()))).await
     }
 }
 

@@ -5,7 +5,9 @@
 //! misspelt `expect` would otherwise be a check that silently never happens.
 
 mod digest;
+mod hand;
 mod interactive;
+mod job;
 mod json;
 mod lease;
 mod members;
@@ -20,7 +22,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub(super) use digest::digest;
+pub(super) use hand::{hand, orphan};
 pub(super) use interactive::{end, operations as more_operations, prepare};
+pub(super) use job::{Chunk, Opening, check_undo, chunk, is_chunk, job, opens_job};
+pub(super) use job::{commit as commit_job, roll_back as roll_back_job};
 pub(super) use json::parse;
 pub(super) use lease::{lease, renewal};
 

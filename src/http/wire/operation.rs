@@ -23,7 +23,17 @@ pub(super) fn operation(
     index: usize,
     store_kind: &dyn Fn(&str) -> Option<&'static str>,
 ) -> Result<Operation, Problem> {
-    let mut members = Members::of(value, format!("/operations/{index}"))?;
+    operation_at("/operations", value, index, store_kind)
+}
+
+/// Reads `LIST/INDEX`.
+pub(super) fn operation_at(
+    list: &str,
+    value: Value,
+    index: usize,
+    store_kind: &dyn Fn(&str) -> Option<&'static str>,
+) -> Result<Operation, Problem> {
+    let mut members = Members::of(value, format!("{list}/{index}"))?;
     let id = match members.text("id")? {
         None => String::new(),
         Some(id) if super::is_name(&id) => id,

@@ -130,9 +130,7 @@ impl Happening {
         Self::step(about, attempt, at_us, "decided", state, Some(outcome.as_str()))
     }
 
-    /// The end of a run, as a record tells it or as its task does where no record is needed.
-    #[must_use]
-    pub fn ended(
+    pub(in crate::journal) fn ended(
         about: Arc<About>,
         attempt: Attempt,
         at_us: i64,

@@ -123,6 +123,7 @@ fn intent(run: Run) -> Intent {
         began_us: 1,
         reason: String::new(),
         durable: Lsn::ZERO,
+        chunk: None,
         trace: TraceId::from_bytes(&[7; 16]),
     }
 }
@@ -140,6 +141,8 @@ fn ended(run: Run, outcome: Outcome) -> Ended {
         reason: String::new(),
         key: None,
         cause: (outcome == Outcome::Aborted).then(|| ("timeout".into(), "too late".into())),
+        skipped: Vec::new(),
+        chunk: None,
         trace: TraceId::from_bytes(&[7; 16]),
     }
 }

@@ -12,6 +12,7 @@ use super::control::{OpenTxn, text, whole};
 use super::errors::Fault;
 use super::ghosts::Hunt;
 use super::marker::{self, integer};
+use super::values::Row;
 use super::{Neo4j, Shared, TAG};
 use crate::model::commit::{LookUp, Marker, Verdict};
 use crate::model::ids::{LogId, LogOwner, Lsn, Run};
@@ -39,6 +40,8 @@ const HEARTBEAT: &str = "MATCH (l:OutriggerLog {id: $log}) WHERE l.incarnation =
 const OTHERS: &str = "MATCH (o:OutriggerLog) WHERE o.id <> $log \
      WITH o, duration.inSeconds(o.heartbeat, datetime()).seconds AS silent WHERE silent < $alive \
      RETURN o.id AS id, coalesce(o.host, '') AS host, silent ORDER BY id";
+const LOG: &str = "MATCH (o:OutriggerLog {id: $log}) RETURN o.id AS id, coalesce(o.host, '') AS host, \
+     duration.inSeconds(o.heartbeat, datetime()).seconds AS silent";
 const REGISTERED_AT: &str = "MATCH (l:OutriggerLog {id: $log}) RETURN l.registered_at.epochMillis AS at";
 const BY_ID: &str = "MATCH (d:OutriggerDecision {id: $id}) RETURN properties(d) AS marker";
 const BY_TXN: &str = "MATCH (d:OutriggerDecision) WHERE d.id STARTS WITH $txn \
@@ -121,12 +124,13 @@ impl Marks for Neo4j {
         }
         let others = query(OTHERS).param("log", owner.log.to_string()).param("alive", ALIVE_SECONDS);
         let rows = store.control.ask(others).await.map_err(|fault| store.again(&fault))?;
-        let other = |row| OtherLog {
-            log: text(row, "id").unwrap_or_default(),
-            host: text(row, "host").unwrap_or_default(),
-            silent_seconds: whole(row, "silent").and_then(|silent| u64::try_from(silent).ok()).unwrap_or(0),
-        };
-        Ok(rows.iter().map(other).collect())
+        Ok(rows.iter().map(other_log).collect())
+    }
+
+    async fn log(&self, log: LogId) -> Result<Option<OtherLog>, Setback> {
+        let ask = query(LOG).param("log", log.to_string());
+        let rows = self.shared.control.ask(ask).await.map_err(|fault| self.shared.again(&fault))?;
+        Ok(rows.first().map(other_log))
     }
 
     async fn end_old_sessions(&self, owner: LogOwner) -> Result<u64, Setback> {
@@ -243,4 +247,12 @@ fn host() -> String {
         .filter(|name| !name.is_empty())
         .or_else(|| std::env::var("HOSTNAME").ok())
         .unwrap_or_else(|| "unknown".to_owned())
+}
+
+fn other_log(row: &Row) -> OtherLog {
+    OtherLog {
+        log: text(row, "id").unwrap_or_default(),
+        host: text(row, "host").unwrap_or_default(),
+        silent_seconds: whole(row, "silent").and_then(|silent| u64::try_from(silent).ok()).unwrap_or(0),
+    }
 }

@@ -9,7 +9,7 @@
 //!   recovery   fences, look-ups, sweeps (Marks)                    promises  gids (Prepares)
 //!   values     JSON ⇄ types                                        errors    SQLSTATE → problem
 //!   record     `record` operations as SQL
-//!   blockers   who waits for whom in there (Blockers)
+//!   blockers   who waits for whom in there (Blockers)              audit     a copy of the audit log (Audits)
 //! ```
 //!
 //! Four pools, so that no one's wait starves another: transactions may hold all of theirs while they wait for a lock
@@ -17,6 +17,7 @@
 //! looks for deadlocks must see them when all of these are taken (fourth).
 
 mod answers;
+mod audit;
 mod blockers;
 mod connect;
 mod errors;
@@ -44,7 +45,7 @@ use self::blockers::Backend;
 use self::connect::{Connector, Purpose};
 use self::pool::{Pool, Pooled};
 use super::seats::Seats;
-use super::{Blockers, Marks, Prepares, Probe, Redoes, Session, Setback, Store, TxnContext};
+use super::{Audits, Blockers, Marks, Prepares, Probe, Redoes, Session, Setback, Store, TxnContext};
 use crate::model::ids::{LogOwner, StoreName};
 use crate::model::powers::{Powers, Role};
 use crate::model::problem::{Code, Problem};
@@ -285,6 +286,10 @@ impl Store for Postgres {
     }
 
     fn blockers(&self) -> Option<&dyn Blockers> {
+        Some(self)
+    }
+
+    fn audits(&self) -> Option<&dyn Audits> {
         Some(self)
     }
 }

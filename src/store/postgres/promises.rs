@@ -51,7 +51,17 @@ impl Prepares for Postgres {
     }
 
     async fn prepared(&self, log: LogId) -> Result<Vec<(Gid, u64)>, Setback> {
-        let prefix = format!("{GID_PREFIX}{log}:");
+        self.prepared_with(&format!("{GID_PREFIX}{log}:")).await
+    }
+
+    async fn prepared_by_all(&self) -> Result<Vec<(Gid, u64)>, Setback> {
+        self.prepared_with(GID_PREFIX).await
+    }
+}
+
+impl Postgres {
+    /// What stands prepared under a name that begins so.
+    async fn prepared_with(&self, prefix: &str) -> Result<Vec<(Gid, u64)>, Setback> {
         let rows = self
             .inner
             .admin(None, async |conn| {

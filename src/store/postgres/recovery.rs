@@ -47,6 +47,8 @@ const END_BLOCKERS: &str = "SELECT b.pid, a.application_name, CASE
         THEN pg_terminate_backend(b.pid) END
     FROM pg_stat_activity me CROSS JOIN LATERAL unnest(pg_blocking_pids(me.pid)) AS b (pid)
     LEFT JOIN pg_stat_activity a ON a.pid = b.pid WHERE me.pid = $1 AND me.wait_event_type = 'Lock'";
+const LOG: &str = "SELECT log_id, host, greatest(extract(epoch FROM clock_timestamp() - heartbeat), 0)::bigint
+    FROM outrigger.log WHERE log_id = $1";
 const LATEST: &str = "SELECT max(durable_lsn) FROM (
     SELECT max(durable_lsn) AS durable_lsn FROM outrigger.decision WHERE log_id = $1
     UNION ALL SELECT max(durable_lsn) FROM outrigger.participant WHERE log_id = $1) AS both_of_them";
@@ -95,6 +97,12 @@ impl Marks for Postgres {
             })
             .await?;
         rows.iter().map(|row| other_log(row).map_err(again)).collect()
+    }
+
+    async fn log(&self, log: LogId) -> Result<Option<OtherLog>, Setback> {
+        let id = marker::uuid(log);
+        let row = self.inner.admin(None, async |conn| conn.client.query_opt(LOG, &[&id]).await.map_err(again)).await?;
+        row.map(|row| other_log(&row).map_err(again)).transpose()
     }
 
     async fn end_old_sessions(&self, owner: LogOwner) -> Result<u64, Setback> {

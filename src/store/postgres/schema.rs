@@ -6,7 +6,8 @@ use super::errors;
 use crate::model::ids::StoreName;
 use crate::model::problem::{Code, Problem};
 
-/// What `outrigger init` runs, in this order, where something is missing. Each may be repeated.
+/// What `outrigger init` runs, in this order, where something is missing. Each may be repeated. The copy of the audit log
+/// (`outrigger.audit`) is no marker's: where it alone is missing, its first line makes it.
 ///
 /// * `log`: one row a log: who may write markers in its name, and who lives.
 /// * `decision`: the markers. A fence is a row with outcome `aborted`; only committed rows carry a key.
@@ -45,6 +46,7 @@ const STATEMENTS: &[&str] = &[
     CONSTRAINT participant_pkey PRIMARY KEY (txn, attempt)
 )",
     "CREATE INDEX IF NOT EXISTS participant_sweep ON outrigger.participant (log_id, durable_lsn)",
+    super::audit::TABLE,
 ];
 
 /// The statements that `outrigger init` runs, for `--print`.

@@ -47,7 +47,9 @@ impl House {
             key_ttl: Duration::from_secs(60),
             sweep_every: Duration::from_secs(60),
         };
+        let audit = crate::config::Audit { file_bytes: 1 << 20, keep: 1, store: None };
         let coordinator = Coordinator::start(Makings {
+            audit: crate::audit::Audit::new(std::path::Path::new("/nonexistent"), &audit, Metrics::new(&[])),
             journal,
             opened,
             stores: vec![configured(&a), configured(&b)],

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::job::{ChunkOf, OfJob};
 use super::{Entry, Results, say_applied};
 use crate::clock;
 use crate::journal::record::Ended;
@@ -25,6 +26,10 @@ struct Kept {
     /// Older markers have none.
     #[serde(default)]
     trace_id: Option<String>,
+    #[serde(default)]
+    parent: Option<String>,
+    #[serde(default)]
+    chunk: Option<u64>,
     /// The operations that are applied only after the decision, with their stores.
     #[serde(default)]
     redone: BTreeMap<String, StoreName>,
@@ -51,6 +56,7 @@ impl Entry {
 
     /// What a client is shown of it, to be kept over restarts, if it is not too long.
     pub(in crate::txn) fn shown_answer(&self) -> Option<String> {
+        let note = self.chunk_note();
         let live = self.live();
         let plan = live.plan.as_ref()?;
         let kept = Kept {
@@ -65,6 +71,8 @@ impl Entry {
             attempts: live.attempt.0,
             began_us: self.began_us,
             trace_id: self.trace().map(|trace| trace.to_string()),
+            parent: note.as_ref().map(|note| note.parent.clone()),
+            chunk: note.filter(|note| !note.undoes).map(|note| note.number),
             redone: live.redone.clone(),
         };
         let text = serde_json::to_string(&kept).ok()?;
@@ -85,6 +93,9 @@ pub(in crate::txn) fn from_ended(ended: &Ended) -> Entry {
     let key = ended.key.as_ref().map(|(note, _)| note.clone());
     let entry = Entry::from_past(ended.run.txn, ended.name.clone(), key, ended.trace, Lsn::ZERO, ended.began_us);
     entry.replanned(ended.run, &ended.decider, &ended.preparers, &ended.redoers, &ended.reason);
+    if let Some(note) = &ended.chunk {
+        entry.belongs(OfJob::Chunk(ChunkOf::new(None, note.clone(), None)));
+    }
     {
         let mut live = entry.live();
         live.ended_us = Some(ended.ended_us);
@@ -93,6 +104,7 @@ pub(in crate::txn) fn from_ended(ended: &Ended) -> Entry {
             Problem::new(code.copied().unwrap_or(Code::Internal), detail)
         });
     }
+    ended.skipped.iter().cloned().for_each(|skipped| entry.hand.give_up(skipped));
     entry.remember(ended.key.as_ref().and_then(|(_, answer)| answer.as_deref()));
     entry.take(ended.outcome.event());
     entry.take(Event::Finished);
@@ -128,6 +140,11 @@ pub(in crate::txn) fn from_marker(marker: &Marker) -> View {
         participants: Vec::new(),
         timeline: Vec::new(),
         cause: None,
+        skipped: Vec::new(),
+        job: None,
+        parent: kept.as_ref().and_then(|kept| kept.parent.clone()),
+        chunk: kept.as_ref().and_then(|kept| kept.chunk),
+        undoes: None,
         results: kept.and_then(|kept| kept.results).map(|results| say_applied(results, |_| committed)),
     }
 }

@@ -6,7 +6,7 @@ use super::{Entry, TIMELINE_STEPS};
 use crate::clock;
 use crate::journal::feed::{About, Feed, Happening};
 use crate::journal::slip::Decided;
-use crate::model::state::{Event, Outcome, TxnState};
+use crate::model::state::{Event, TxnState};
 use crate::model::view::Step;
 
 impl Entry {
@@ -62,10 +62,11 @@ impl Entry {
             (live.attempt, live.end_told, live.cause.clone())
         };
         if !told {
-            let committed = self.state() == TxnState::Committed;
-            let outcome = if committed { Outcome::Committed } else { Outcome::Aborted };
-            let cause = cause.as_ref().map(|problem| (problem.code.as_str(), problem.detail.as_str()));
-            feed.step(Happening::ended(self.about.clone(), attempt, clock::now_us(), outcome, cause));
+            let state = self.state();
+            let cause = cause.filter(|_| state != TxnState::Committed);
+            let cause = cause.map(|problem| format!("{}: {}", problem.code.as_str(), problem.detail));
+            let at_us = clock::now_us();
+            feed.step(Happening::step(self.about.clone(), attempt, at_us, "ended", state, cause.as_deref()));
         }
         feed.dismiss(self.id);
     }

@@ -157,7 +157,7 @@ impl Again<'_> {
                 tracing::warn!(transaction = %self.entry.id, store = %self.store, %why, "in doubt: the answer was lost");
                 self.entry.step("in_doubt", Some(why));
                 self.entry.take(Event::VerdictLost);
-                let found = in_doubt::resolve(self.core, run, self.store).await;
+                let found = in_doubt::resolve(self.core, self.entry, run, self.store).await;
                 Ok(found.map_or(Ruled::Unknown, |(decided, _)| Ruled::Decided(decided, None)))
             }
         }

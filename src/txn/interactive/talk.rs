@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Call, Last, Terms};
+use super::{Call, Last, Terms, rolled_back};
 use crate::clock;
 use crate::crash;
 use crate::journal::Undecided;
@@ -76,6 +76,7 @@ impl<'a> Talk<'a> {
             self.entry.leased_until(clock::now_us().saturating_add(lease_us));
             let call = tokio::select! {
                 biased;
+                why = self.entry.told_to_give_way() => return (self.attempt.abort(why).await, None),
                 Some(call) = calls.recv() => call,
                 () = sleep_until(lease) => {
                     let waited = self.terms.lease.as_millis();
@@ -89,15 +90,17 @@ impl<'a> Talk<'a> {
                 }
             };
             match call {
-                Call::Operate { operations, locks, reply } => match self.operate(operations, &locks).await {
-                    Ok(results) => drop(reply.send(Ok(results))),
-                    Err(Refused::Still(problem)) => {
-                        drop(reply.send(Err(problem.of(self.entry.id, self.entry.state()))));
+                Call::Operate { operations, locks, reply } => {
+                    match self.operate_or_give_way(operations, &locks).await {
+                        Ok(results) => drop(reply.send(Ok(results))),
+                        Err(Refused::Still(problem)) => {
+                            drop(reply.send(Err(problem.of(self.entry.id, self.entry.state()))));
+                        }
+                        Err(Refused::Over(problem)) => {
+                            return (self.attempt.abort(problem).await, Some(Last::Operate(reply)));
+                        }
                     }
-                    Err(Refused::Over(problem)) => {
-                        return (self.attempt.abort(problem).await, Some(Last::Operate(reply)));
-                    }
-                },
+                }
                 Call::Prepare { wish, reply } => match self.promise(wish).await {
                     Ok(prepared) => {
                         drop(reply.send(Ok(())));
@@ -111,11 +114,24 @@ impl<'a> Talk<'a> {
                         return (End::Stuck, None);
                     }
                 },
-                Call::End { outcome, reply } => {
+                Call::End { outcome, cause, reply } => {
                     drop(reply.send(Ok(())));
-                    return (self.end(outcome).await, None);
+                    return (self.end(outcome, cause).await, None);
                 }
             }
+        }
+    }
+
+    /// Runs them, unless an operator tells it to give way meanwhile: what was at work is dropped then, as at a deadline.
+    async fn operate_or_give_way(
+        &mut self,
+        operations: Vec<Operation>,
+        locks: &[DeclaredLock],
+    ) -> Result<Results, Refused> {
+        let entry = self.entry;
+        tokio::select! {
+            done = self.operate(operations, locks) => done,
+            why = entry.told_to_give_way() => Err(Refused::Over(why)),
         }
     }
 
@@ -167,10 +183,9 @@ impl<'a> Talk<'a> {
     }
 
     /// The verdict.
-    async fn end(mut self, outcome: Outcome) -> End {
+    async fn end(mut self, outcome: Outcome, cause: Option<Problem>) -> End {
         if outcome == Outcome::Aborted {
-            let problem = Problem::new(Code::RolledBack, "its client rolled it back");
-            return self.attempt.abort(problem).await;
+            return self.attempt.abort(cause.unwrap_or_else(rolled_back)).await;
         }
         crash::point("before_settle");
         let ready = match self.settle().await.and_then(|()| self.entry.beyond_recall()) {

@@ -33,6 +33,12 @@ pub(crate) enum Compression {
     Zstd = 1,
 }
 
+/// Offset of the salt.
+pub(crate) const SALT_AT: u64 = 56;
+
+/// The bit of the header's flags that says that the file was a segment before.
+const RECYCLED: u32 = 1;
+
 /// The one cipher: XChaCha20-Poly1305. 0 stands for none.
 const CIPHER: u32 = 1;
 
@@ -55,6 +61,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) released: Lsn,
     /// How payloads are stored.
     pub(crate) coding: Coding,
+    /// The file was a segment before: behind the last record are remains of that life, not zeros.
+    pub(crate) recycled: bool,
     /// Microseconds since 1970, for people only.
     pub(crate) created_at: u64,
 }
@@ -77,11 +85,12 @@ impl SegmentHeader {
         put(32, &self.number.to_le_bytes());
         put(40, &self.base.as_u64().to_le_bytes());
         put(48, &self.bytes.to_le_bytes());
-        put(56, &self.salt.to_le_bytes());
+        put(SALT_AT as usize, &self.salt.to_le_bytes());
         put(64, &self.previous.salt.to_le_bytes());
         put(72, &self.previous.last.as_u64().to_le_bytes());
         put(80, &self.previous.crc.to_le_bytes());
-        // 84: flags, 88: checksum kind, 100: reserved: all zero in version 1.
+        // 88: checksum kind, 100: reserved: zero in version 1.
+        put(84, &(if self.recycled { RECYCLED } else { 0 }).to_le_bytes());
         if let Some(key) = self.coding.key {
             put(92, &CIPHER.to_le_bytes());
             put(128, &key);
@@ -108,7 +117,7 @@ impl SegmentHeader {
         }
         let version = u32_at(page, 8);
         // A feature bit that this version does not know changes the meaning of the records: the same as a new version.
-        let unknown = [84, 88].iter().any(|&at| u32_at(page, at) != 0);
+        let unknown = u32_at(page, 84) & !RECYCLED != 0 || u32_at(page, 88) != 0;
         let key = match u32_at(page, 92) {
             0 => Some(None),
             CIPHER => Some(Some(key_id(page))),
@@ -126,11 +135,12 @@ impl SegmentHeader {
             number: u64_at(page, 32),
             base: Lsn::from_u64(u64_at(page, 40)),
             bytes: u64_at(page, 48),
-            salt: u64_at(page, 56),
+            salt: u64_at(page, SALT_AT as usize),
             previous: Link { salt: u64_at(page, 64), last: Lsn::from_u64(u64_at(page, 72)), crc: u32_at(page, 80) },
             durable: Lsn::from_u64(u64_at(page, 104)),
             released: Lsn::from_u64(u64_at(page, 112)),
             coding: Coding { key, compression },
+            recycled: u32_at(page, 84) & RECYCLED != 0,
             created_at: u64_at(page, 120),
         };
         if u32_at(page, 12) != PAGE as u32

@@ -6,7 +6,7 @@
 mod header;
 mod record;
 
-pub(crate) use header::{Compression, HeaderFault, Link, SegmentHeader, VERSION, segment_name};
+pub(crate) use header::{Compression, HeaderFault, Link, SALT_AT, SegmentHeader, VERSION, segment_name};
 pub(crate) use record::{
     Class, Frame, RecordFault, RecordHeader, ZSTD, encode, encode_internal, encode_with, precheck, verify,
 };

@@ -8,7 +8,7 @@ prop_compose! {
     fn any_header()(
         id: [u8; 16], number in 1..u64::MAX, base: u64, pages in 2u64..1 << 18, salt: u64, previous: (u64, u64, u32),
         durable: u64, released: u64, created_at: u64,
-        key: Option<[u8; 16]>, packed: bool,
+        key: Option<[u8; 16]>, packed: bool, recycled: bool,
     ) -> SegmentHeader {
         SegmentHeader {
             log_id: LogId::from_bytes(id),
@@ -20,6 +20,7 @@ prop_compose! {
             durable: Lsn::from_u64(durable),
             released: Lsn::from_u64(released),
             coding: Coding { key, compression: if packed { Compression::Zstd } else { Compression::None } },
+            recycled,
             created_at,
         }
     }
@@ -116,6 +117,7 @@ fn plain() -> SegmentHeader {
         durable: Lsn::ZERO,
         released: Lsn::ZERO,
         coding: Coding::PLAIN,
+        recycled: false,
         created_at: 0,
     }
 }
@@ -133,7 +135,7 @@ fn forged(at: usize, bytes: &[u8]) -> Vec<u8> {
 fn what_a_later_version_wrote_is_not_guessed_at() {
     assert_eq!(SegmentHeader::decode(&forged(8, &2u32.to_le_bytes())), Err(HeaderFault::Version(2)));
     // Flags, checksum kind, cipher, compression: each with a value that is none of ours.
-    for (must_understand, value) in [(84, 1), (88, 1), (92, 2), (96, 2)] {
+    for (must_understand, value) in [(84, 2), (88, 1), (92, 2), (96, 2)] {
         assert_eq!(SegmentHeader::decode(&forged(must_understand, &[value])), Err(HeaderFault::Version(1)));
     }
     // A key id without a cipher and the reserved rest are for later to use freely.

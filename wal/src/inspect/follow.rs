@@ -12,7 +12,7 @@ use std::path::Path;
 use super::directory;
 use crate::format::{Class, PAGE, SegmentHeader};
 use crate::payload::restore;
-use crate::scan::{self, Step, Walk, is_gone, strongest_witness};
+use crate::scan::{self, Step, Walk, is_gone, is_still, strongest_witness};
 use crate::storage::{Access, SegmentFile, Storage};
 use crate::{Keys, Lsn, Record, WalError};
 
@@ -96,6 +96,8 @@ impl Follow {
                     self.at = open.header.end();
                     self.open = None;
                 }
+                // Released, and the file used again: what comes next stands in another one, if it is still there.
+                Step::Break(_) if !is_still(&*self.storage, &*open.file, &open.header)? => self.open = None,
                 Step::Break(_) => return self.judge_break(here).map(|()| None),
             }
         }
@@ -184,6 +186,10 @@ impl Follow {
         let witness = strongest_witness(&*open.file, &open.header, here).map_err(read())?;
         if witness.durable <= here || !matches!(open.walk.look_again(&*open.file).map_err(read())?, Step::Break(_)) {
             self.go_back(here);
+            return Ok(());
+        }
+        if !is_still(&*self.storage, &*open.file, &open.header)? {
+            self.open = None;
             return Ok(());
         }
         let detail = format!("a later record states that everything below {} was durable", witness.durable);

@@ -46,6 +46,8 @@ pub struct SegmentStat {
     pub key_id: Option<String>,
     /// Whether payloads may be compressed.
     pub compressed: bool,
+    /// Whether the file was a segment before: behind its last record are remains of that one.
+    pub recycled: bool,
 }
 
 /// What the headers alone say; nothing else is read.
@@ -154,6 +156,7 @@ pub fn stat_on(storage: &dyn Storage) -> Result<Stat, WalError> {
             durable_lsn: header.durable,
             key_id: header.coding.key.as_ref().map(id_text),
             compressed: header.coding.compression != Compression::None,
+            recycled: header.recycled,
         });
     }
     stat.first_lsn = stat.segments.first().map_or(Lsn::ZERO, |first| first.base_lsn + PAGE);

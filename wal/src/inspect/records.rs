@@ -6,7 +6,7 @@ use std::path::Path;
 use super::directory;
 use crate::format::{Class, SegmentHeader};
 use crate::payload::restore;
-use crate::scan::{self, How, Step, Walk, is_gone, survey};
+use crate::scan::{self, How, Step, Walk, is_gone, is_still, survey};
 use crate::storage::{Access, SegmentFile, Storage};
 use crate::{Keys, Lsn, Record, WalError};
 
@@ -120,6 +120,10 @@ impl Records {
                 Step::End(_) => {
                     self.passed += header.bytes;
                     self.open = None;
+                }
+                Step::Break(_) if !is_still(&*self.storage, &**file, header)? => {
+                    let asked = walk.lsn();
+                    return Err(WalError::Released { asked, first: super::stat_on(&*self.storage)?.first_lsn });
                 }
                 Step::Break(_) => {
                     self.fail_if_corrupt()?;

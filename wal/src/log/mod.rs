@@ -67,6 +67,8 @@ struct Shared {
     watermark: Watermark,
     rounds: Rounds,
     spares: Spares,
+    /// Number of the last segment that the opening found.
+    inherited: u64,
     /// Headers of all segments that are kept, oldest first.
     segments: Mutex<VecDeque<SegmentHeader>>,
     released: AtomicU64,
@@ -157,14 +159,16 @@ impl Wal {
         let coder = Coder::new(&options, || storage.random());
         let (opened, recovery) = recover::open(&*storage, &options, coder.coding())?;
         let header = opened.segments.last().expect("an open log has a segment").clone();
-        let leave = header.coding != coder.coding();
+        // What is stored in another way than this opening stores belongs into another segment; and behind the tail of a
+        // recycled one are remains of records, which nothing may complete.
+        let leave = header.coding != coder.coding() || header.recycled;
         let shared = Arc::new(Shared {
             log_id: header.log_id,
             next: AtomicU64::new(opened.tail.as_u64()),
             watermark: Watermark::new(opened.tail),
             rounds: Rounds::default(),
             spares: Spares::new(&options),
-            // What is stored in another way than this opening stores belongs into another segment.
+            inherited: header.number,
             tail: Mutex::new(Tail::new(Arc::new(Segment { header, file: opened.file }), opened.tail, leave)),
             coder,
             segments: Mutex::new(opened.segments.into()),

@@ -110,6 +110,10 @@ impl Reader {
                     self.at = open.header.end();
                     self.open = None;
                 }
+                // A file that is used again holds nothing of what was asked for.
+                Step::Break(_) if !self.shared.is_kept(&open.header) => {
+                    return Err(WalError::Released { asked: self.at, first: self.shared.stats().oldest_lsn });
+                }
                 Step::Break(why) => {
                     let lsn = open.walk.lsn();
                     let detail = format!("{why}, though it was read when the log was opened or written since");

@@ -1,5 +1,9 @@
 //! Segments prepared ahead, so that an append never waits for a disk to be filled with zeros.
 //!
+//! A spare is a file of zeros, or a segment of this opening that was released (see `retain`). That is used again only where
+//! all of it is in the page cache and it has no other name: pages that had to be read back one by one would cost more than
+//! zeros do, and a second name is somebody's copy.
+//!
 //! The last spare is the reserve: an ordinary append may not take it, one that ends something may. So a full disk is
 //! noticed one segment before it would tear anything.
 
@@ -11,16 +15,18 @@ use std::time::{Duration, Instant};
 use crate::WalError;
 use crate::options::{FlushObserver, Options};
 use crate::recover::{UNFINISHED, creation_error};
-use crate::storage::{SegmentFile, Storage};
+use crate::storage::{Access, SegmentFile, Storage};
 
 /// How often making a spare is tried again while it fails; a release tries at once.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// A file of zeros under a name of its own.
+/// A file under a name of its own.
 #[derive(Debug)]
 pub(crate) struct Spare {
     pub(crate) name: String,
     pub(crate) file: Box<dyn SegmentFile>,
+    /// It was a segment; else it is all zeros.
+    pub(crate) recycled: bool,
 }
 
 /// Who asks for a spare.
@@ -42,6 +48,8 @@ enum Shortage {
 #[derive(Debug, Default)]
 struct State {
     ready: VecDeque<Spare>,
+    /// Released segments to make spares of, by the names that they have now.
+    released: VecDeque<String>,
     /// More than the target, because somebody waits for it.
     wanted: usize,
     shortage: Option<Shortage>,
@@ -57,6 +65,8 @@ pub(crate) struct Spares {
     /// There is a shortage: saves every append the lock in good times.
     short: AtomicBool,
     target: usize,
+    /// Released segments to keep at most.
+    keep: usize,
     bytes: u64,
     /// No thread prepares: who needs a spare makes it.
     inline: bool,
@@ -78,6 +88,7 @@ impl Spares {
             changed: Condvar::new(),
             short: AtomicBool::new(false),
             target: options.spare_segments,
+            keep: if options.recycle { options.spare_segments } else { 0 },
             bytes: options.segment_bytes,
             inline: options.inline,
             observer: options.observer.clone(),
@@ -189,17 +200,20 @@ impl Spares {
 
     /// Makes one, with the lock let go meanwhile.
     fn make<'a>(&'a self, storage: &dyn Storage, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        state.made += 1;
-        let name = format!("spare-{}{UNFINISHED}", state.made);
+        let (name, released) = (state.new_name(), state.released.pop_front());
         drop(state);
-        let made = storage.create(&name, self.bytes);
-        if made.is_ok() {
-            self.count(self.bytes);
-        }
+        let recycled = released.and_then(|released| self.recycle(storage, released));
+        let made = match recycled {
+            Some(spare) => Ok(spare),
+            None => storage.create(&name, self.bytes).map(|file| {
+                self.count(self.bytes);
+                Spare { name, file, recycled: false }
+            }),
+        };
         let mut state = self.state();
         match made {
-            Ok(file) => {
-                state.ready.push_back(Spare { name, file });
+            Ok(spare) => {
+                state.ready.push_back(spare);
                 state.shortage = None;
                 state.retry_at = None;
             }
@@ -213,6 +227,29 @@ impl Spares {
         state
     }
 
+    /// The name that a released segment is to have until it is used again; `None` where there are enough.
+    pub(crate) fn name_for_released(&self) -> Option<String> {
+        let mut state = self.state();
+        (state.released.len() < self.keep && !state.stop).then(|| state.new_name())
+    }
+
+    /// Takes a released segment, whose new name is durable.
+    pub(crate) fn take_released(&self, name: String) {
+        self.state().released.push_back(name);
+        self.changed.notify_all();
+    }
+
+    /// Makes a spare of a released segment, or removes it where that would not pay.
+    fn recycle(&self, storage: &dyn Storage, name: String) -> Option<Spare> {
+        let file = storage.open(&name, Access::Write).ok();
+        let file = file.filter(|file| file.bytes() == self.bytes && file.is_at_hand());
+        if file.is_none() {
+            // What stays is swept by the next opening.
+            let _ = storage.remove(&name);
+        }
+        file.map(|file| Spare { name, file, recycled: true })
+    }
+
     /// Ends [`keep_ready`](Spares::keep_ready) and every wait.
     pub(crate) fn stop(&self) {
         self.state().stop = true;
@@ -221,9 +258,18 @@ impl Spares {
 
     /// Removes what was prepared in vain; best effort, the next opening sweeps what stays.
     pub(crate) fn discard(&self, storage: &dyn Storage) {
-        for spare in self.state().ready.drain(..) {
-            let _ = storage.remove(&spare.name);
+        let mut state = self.state();
+        let ready: Vec<String> = state.ready.drain(..).map(|spare| spare.name).collect();
+        for name in ready.into_iter().chain(state.released.drain(..)) {
+            let _ = storage.remove(&name);
         }
+    }
+}
+
+impl State {
+    fn new_name(&mut self) -> String {
+        self.made += 1;
+        format!("spare-{}{UNFINISHED}", self.made)
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) struct Tail {
     spans: Vec<Span>,
     records: u64,
     pub(super) closed: bool,
-    /// Nothing more may be appended here but the end record: the next record begins a new segment.
+    /// Nothing more may be appended here but a seal, a close or the end record: the next record begins a new segment.
     pub(super) leave: bool,
     scratch: Vec<u8>,
 }
@@ -87,7 +87,7 @@ impl Tail {
 
     /// Where `bytes` bytes of this class may begin, with room for the end record behind them.
     fn place(&self, class: Class, bytes: u64) -> Option<u64> {
-        if self.leave {
+        if self.leave && !class.seals() {
             return None;
         }
         let fits = |at: u64| at + bytes + INTERNAL_BYTES <= self.segment.header.bytes;
@@ -230,6 +230,7 @@ impl Shared {
             durable: self.watermark.durable(),
             released: self.released(),
             coding: self.coder.coding(),
+            recycled: spare.recycled,
             created_at: self.storage.now_micros(),
         };
         match begin(&*self.storage, &*spare.file, &spare.name, &header) {

@@ -127,6 +127,7 @@ fn create(storage: &dyn Storage, options: &Options, coding: Coding) -> Result<Op
         durable: Lsn::ZERO,
         released: Lsn::ZERO,
         coding,
+        recycled: false,
         created_at: storage.now_micros(),
     };
     let name = format!("first{UNFINISHED}");
@@ -163,7 +164,8 @@ pub(crate) fn begin(
     storage.sync_dir().map_err(WalError::io("flush the directory of", name))
 }
 
-/// Makes what the survey found true on the disk, and what is behind its tail zeros.
+/// Makes what the survey found true on the disk, and what is behind its tail zeros: in a recycled segment as far as
+/// records of its own stand there. Behind them may be a record of which sectors are missing, so such a tail is left.
 pub(crate) fn mend(storage: &dyn Storage, found: Survey) -> Result<(Opened, u64), WalError> {
     let tail = found.tail.expect("only called where the survey found the tail");
     // A name that is seen may still be only in memory.

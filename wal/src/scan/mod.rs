@@ -11,7 +11,7 @@ pub(crate) use walk::{Step, Walk, strongest_witness};
 use std::io;
 
 use crate::WalError;
-use crate::format::{HeaderFault, PAGE, SegmentHeader, VERSION};
+use crate::format::{HeaderFault, PAGE, SALT_AT, SegmentHeader, VERSION};
 use crate::storage::{SegmentFile, Storage};
 
 /// A segment's number with its file name, in order of numbers. Other files are not ours and are left alone.
@@ -42,6 +42,18 @@ pub(crate) fn header(
             Err(WalError::Unsupported { segment: name.to_owned(), found, supported: VERSION })
         }
     }
+}
+
+/// Whether an open file is still the segment that it was. Its owner may have released it and be using it again: then it
+/// lost its name first, then its header was changed, and only then its records.
+pub(crate) fn is_still(
+    storage: &dyn Storage,
+    file: &dyn SegmentFile,
+    header: &SegmentHeader,
+) -> Result<bool, WalError> {
+    let mut salt = [0; 8];
+    file.read_at(SALT_AT, &mut salt).map_err(WalError::io("read", header.name()))?;
+    Ok(u64::from_le_bytes(salt) == header.salt || list(storage)?.iter().any(|(number, _)| *number == header.number))
 }
 
 /// Whether an open failed because the file is gone.

@@ -90,7 +90,23 @@ pub(crate) struct How<'a> {
 ///
 /// # Errors
 /// What the disk says, and `Unsupported`; faults are part of the answer.
-pub(crate) fn survey<'a>(storage: &'a dyn Storage, how: How<'a>) -> Result<Survey, WalError> {
+pub(crate) fn survey(storage: &dyn Storage, mut how: How<'_>) -> Result<Survey, WalError> {
+    loop {
+        let found = survey_once(storage, &mut how)?;
+        // The owner may have released a segment meanwhile, and be using its file again: what was read in it then says
+        // nothing. It has lost its name before.
+        let in_question = match (found.faults.first(), &found.tail) {
+            (Some(fault), _) => fault.segment.clone(),
+            (None, Some(tail)) => found.segments[tail.segment].header.name(),
+            (None, None) => return Ok(found),
+        };
+        if list(storage)?.iter().any(|(_, name)| *name == in_question) {
+            return Ok(found);
+        }
+    }
+}
+
+fn survey_once<'a, 'b>(storage: &'a dyn Storage, how: &'a mut How<'b>) -> Result<Survey, WalError> {
     let mut surveyor = Surveyor {
         storage,
         names: list(storage)?,
@@ -128,10 +144,10 @@ struct Expected {
     link: Option<(u64, Link)>,
 }
 
-struct Surveyor<'a> {
+struct Surveyor<'a, 'b> {
     storage: &'a dyn Storage,
     names: Vec<(u64, String)>,
-    how: How<'a>,
+    how: &'a mut How<'b>,
     found: Survey,
     expected: Option<Expected>,
     done_bytes: u64,
@@ -139,7 +155,7 @@ struct Surveyor<'a> {
     flushed: Lsn,
 }
 
-impl Surveyor<'_> {
+impl Surveyor<'_, '_> {
     fn flushed_by_headers(&self) -> Result<Lsn, WalError> {
         let mut flushed = Lsn::ZERO;
         for (number, name) in self.names.iter().filter(|_| self.how.evict) {

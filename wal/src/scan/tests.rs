@@ -18,6 +18,7 @@ fn header() -> SegmentHeader {
         durable: Lsn::ZERO,
         released: Lsn::ZERO,
         coding: Coding::PLAIN,
+        recycled: false,
         created_at: 0,
     }
 }

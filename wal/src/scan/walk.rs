@@ -164,7 +164,8 @@ pub(crate) struct Witness {
     pub(crate) durable: Lsn,
     /// The first valid record behind the break.
     pub(crate) next: Option<Lsn>,
-    /// Where the last byte that is not zero ends; the position searched from where all are.
+    /// Where the last byte that is not zero ends; the position searched from where all are. In a recycled segment, where
+    /// the remains of another life are no zeros either: where the last valid record ends.
     pub(crate) written_to: Lsn,
 }
 
@@ -181,7 +182,9 @@ pub(crate) fn strongest_witness(file: &dyn SegmentFile, header: &SegmentHeader, 
         let piece = outlook.get(file, offset, PIECE.min(header.bytes - offset))?;
         let len = piece.len() as u64;
         if let Some(last) = piece.iter().rposition(|&byte| byte != 0) {
-            witness.written_to = header.base + offset + last as u64 + 1;
+            if !header.recycled {
+                witness.written_to = header.base + offset + last as u64 + 1;
+            }
             let candidates: Vec<u64> = (offset..offset + len)
                 .step_by(ALIGN as usize)
                 .filter(|&place| names_itself(piece, place - offset, header.base + place))
@@ -190,6 +193,9 @@ pub(crate) fn strongest_witness(file: &dyn SegmentFile, header: &SegmentHeader, 
                 if let Ok(record) = walk.look(file, place)? {
                     witness.durable = witness.durable.max(record.durable);
                     witness.next = witness.next.or(Some(record.lsn));
+                    if header.recycled {
+                        witness.written_to = witness.written_to.max(record.end());
+                    }
                 }
             }
         }

@@ -2,13 +2,14 @@
 
 use std::any::Any;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Advice, FlockOperation, fadvise, flock};
+use rustix::io::{ReadWriteFlags, preadv2};
 
 use super::mmap::MmapFile;
 use super::pwrite::PwriteFile;
@@ -22,6 +23,9 @@ const ZERO_PIECE: u64 = PAGE;
 /// After so many zeros they are sent to the disk, so that preparing a spare does not pile up one long flush in front of
 /// the flushes that somebody waits for.
 const ZERO_FLUSH: u64 = 1 << 20;
+
+/// So much is looked for in the page cache at once.
+const LOOK: u64 = 64 << 10;
 
 /// Where repair puts what it takes out of the log.
 const QUARANTINE: &str = "quarantine";
@@ -201,6 +205,20 @@ pub(super) fn forget(file: &File, range: Range<u64>) {
         // A refusal costs memory, nothing else.
         let _ = fadvise(file, range.start, Some(len), Advice::DontNeed);
     }
+}
+
+/// Whether the file has one name and all of it is in the page cache.
+pub(super) fn is_at_hand(file: &File, bytes: u64) -> bool {
+    if !file.metadata().is_ok_and(|found| found.nlink() == 1) {
+        return false;
+    }
+    let mut piece = vec![0; LOOK as usize];
+    (0..bytes).step_by(LOOK as usize).all(|at| {
+        let wanted = LOOK.min(bytes - at) as usize;
+        // Ends where something would have to be read.
+        let held = preadv2(file, &mut [IoSliceMut::new(&mut piece[..wanted])], at, ReadWriteFlags::NOWAIT);
+        held.is_ok_and(|held| held == wanted)
+    })
 }
 
 #[cfg(test)]

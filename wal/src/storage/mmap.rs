@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
-use super::directory::forget;
+use super::directory::{forget, is_at_hand};
 use super::{SegmentFile, within};
 
 /// Reads go through `pread`, never through the map: no reference into the mapped memory is ever made, so nothing that
@@ -69,5 +69,9 @@ impl SegmentFile for MmapFile {
 
     fn forget(&self, range: Range<u64>) {
         forget(&self.file, range);
+    }
+
+    fn is_at_hand(&self) -> bool {
+        is_at_hand(&self.file, self.bytes)
     }
 }

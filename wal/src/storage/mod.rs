@@ -126,6 +126,12 @@ pub trait SegmentFile: Send + Sync + Debug {
 
     /// Says that `range` will not be read again soon. Only a hint.
     fn forget(&self, range: Range<u64>);
+
+    /// Whether all of it can be written in place without anything being read before, and it has no other name. May say no
+    /// where it is so, never yes where it has another name.
+    fn is_at_hand(&self) -> bool {
+        true
+    }
 }
 
 /// Whether an error says that the disk (or the quota on it) has no room.

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 
-use super::directory::forget;
+use super::directory::{forget, is_at_hand};
 use super::{SegmentFile, within};
 
 /// Bytes that wait for their flush, in stretches without holes.
@@ -85,5 +85,9 @@ impl SegmentFile for PwriteFile {
 
     fn forget(&self, range: Range<u64>) {
         forget(&self.file, range);
+    }
+
+    fn is_at_hand(&self) -> bool {
+        is_at_hand(&self.file, self.bytes)
     }
 }

@@ -113,7 +113,7 @@ fn history(seed: u64, counts: &Counts) {
                     }
                     Err(error) => assert!(disk.power_is_gone(), "{error}"),
                 }
-                live(&disk, &wal, &mut known, &mut rng, 70);
+                live(&disk, &wal, &mut known, &mut rng, 70, false);
                 if rng.below(4) == 0 && wal.close().is_ok() {
                     known.acknowledged = known.appended.len();
                 }

@@ -14,7 +14,7 @@ pub(crate) fn small() -> Options {
 
 /// Options for the simulated disk: no threads, tiny segments.
 pub(crate) fn inline() -> Options {
-    Options { segment_bytes: 16 << 10, inline: true, spare_segments: 1, ..Options::default() }
+    Options { segment_bytes: 16 << 10, inline: true, spare_segments: 1, recycle: false, ..Options::default() }
 }
 
 pub(crate) fn open(dir: &Path) -> (Wal, Recovery) {

@@ -12,17 +12,23 @@ use crate::oracle::{Verdict, judge};
 
 /// One log through several lives, each ended by a power cut, a kill, a clean shutdown or a failed flush.
 fn history(seed: u64) -> (SimDisk, Knowledge) {
-    history_with(seed, &inline())
+    // Every other log uses its segments again.
+    history_with(seed, &Options { recycle: seed / 2 % 2 == 0, ..inline() })
 }
 
 fn history_with(seed: u64, options: &Options) -> (SimDisk, Knowledge) {
+    history_of(seed, options, 1)
+}
+
+/// Lives that are `length` times as long.
+pub(crate) fn history_of(seed: u64, options: &Options, length: u64) -> (SimDisk, Knowledge) {
     let open_sim = |disk: &SimDisk| open_with(disk, options);
     let mut rng = Rng(seed);
     let mut disk = SimDisk::new(seed);
     let mut known = Knowledge::default();
     for _ in 0..1 + rng.below(4) {
         if rng.below(2) == 0 {
-            disk.cut_power_at(disk.operations() + 1 + rng.below(150));
+            disk.cut_power_at(disk.operations() + 1 + rng.below(150 * length));
         } else if rng.below(3) == 0 {
             disk.fail(Op::Flush, rng.below(12), ErrorKind::Other, rng.below(2) == 0);
         }
@@ -35,8 +41,8 @@ fn history_with(seed: u64, options: &Options) -> (SimDisk, Knowledge) {
                     }
                     Err(error) => assert!(disk.power_is_gone(), "{error}"),
                 }
-                let operations = rng.below(60);
-                live(&disk, &wal, &mut known, &mut rng, operations);
+                let operations = rng.below(60 * length);
+                live(&disk, &wal, &mut known, &mut rng, operations, length > 1);
                 if rng.below(4) == 0 && wal.close().is_ok() {
                     known.acknowledged = known.appended.len();
                 }
@@ -93,7 +99,7 @@ fn an_opening_that_is_cut_off_is_found_again() {
 }
 
 /// Does something to the disk that no power cut does. Gives what, for the failure's sake.
-fn damage(disk: &SimDisk, rng: &mut Rng) -> String {
+pub(crate) fn damage(disk: &SimDisk, rng: &mut Rng) -> String {
     let names: Vec<String> = disk.names().into_iter().filter(|name| name.ends_with(".wal")).collect();
     let name = &names[rng.below(names.len() as u64) as usize];
     let content = disk.content(name).unwrap();

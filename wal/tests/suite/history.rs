@@ -95,8 +95,9 @@ pub(crate) fn kept(wal: &Wal) -> Vec<(Lsn, Vec<u8>)> {
     try_kept(wal).expect("every record is read")
 }
 
-/// Lives one life of the log: random operations until `operations` are done or the power is gone.
-pub(crate) fn live(disk: &SimDisk, wal: &Wal, known: &mut Knowledge, rng: &mut Rng, operations: u64) {
+/// Lives one life of the log: random operations until `operations` are done or the power is gone. Who is `eager` lets go
+/// of all that is durable now and then.
+pub(crate) fn live(disk: &SimDisk, wal: &Wal, known: &mut Knowledge, rng: &mut Rng, operations: u64, eager: bool) {
     for _ in 0..operations {
         if disk.power_is_gone() {
             return;
@@ -124,6 +125,10 @@ pub(crate) fn live(disk: &SimDisk, wal: &Wal, known: &mut Knowledge, rng: &mut R
                 // Released by intent: after a failure it may have happened or not.
                 known.released = known.released.max(below.min(wal.durable_lsn()));
                 let _ = wal.release(below);
+            }
+            18 if eager => {
+                known.released = known.released.max(wal.durable_lsn());
+                let _ = wal.release(wal.durable_lsn());
             }
             _ => disk.write_back(),
         }

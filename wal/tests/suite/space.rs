@@ -1,48 +1,9 @@
 //! A real file system that is really full. It takes a loop device: where the machine does not allow one, these say so.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
-
 use outrigger_wal::{Backend, Lsn, Options, Wal, WalError, inspect};
 
 use crate::common::{contents, payload, small, wait_until};
-
-/// An ext4 file system of a few MiB; unmounted at the end.
-struct SmallDisk {
-    dir: tempfile::TempDir,
-}
-
-impl SmallDisk {
-    /// `None`, and a message, where mounting is not allowed here.
-    fn new(mebibytes: u64) -> Option<SmallDisk> {
-        let dir = tempfile::tempdir().unwrap();
-        let image = dir.path().join("image");
-        std::fs::File::create(&image).unwrap().set_len(mebibytes << 20).unwrap();
-        std::fs::create_dir(dir.path().join("mounted")).unwrap();
-        let disk = SmallDisk { dir };
-        let run = |command: &mut Command| {
-            let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            quiet.status().is_ok_and(|status| status.success())
-        };
-        let made = run(Command::new("mkfs.ext4").args(["-q", "-m", "0", "-F"]).arg(&image));
-        if made && run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(disk.mounted())) {
-            return Some(disk);
-        }
-        println!("skipped: this machine makes no file system in a file, or does not mount it");
-        None
-    }
-
-    fn mounted(&self) -> std::path::PathBuf {
-        self.dir.path().join("mounted")
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        // Not mounted is no fault: then there is nothing to do.
-        let _ = Command::new("umount").arg(self.mounted()).stderr(Stdio::null()).status();
-    }
-}
+use crate::mounted::{SmallDisk, eat, free};
 
 fn fill(wal: &Wal) -> u64 {
     (0..100_000)
@@ -52,17 +13,6 @@ fn fill(wal: &Wal) -> u64 {
             Err(error) => panic!("{error}"),
         })
         .expect("the disk becomes full")
-}
-
-fn eat(dir: &Path) {
-    // What another program leaves free is nothing.
-    let mut left = 1 << 20;
-    while left > 0 {
-        let name = dir.join(format!("eaten-{left}-{}", std::fs::read_dir(dir).unwrap().count()));
-        if std::fs::write(name, vec![1; left]).is_err() {
-            left /= 2;
-        }
-    }
 }
 
 #[test]
@@ -94,12 +44,7 @@ fn a_full_file_system_turns_new_records_away_and_lets_open_ones_end() {
         assert_eq!(recovery.records, ordinary + ended);
         assert!(matches!(wal.append(1, &payload(0, 900_000)), Err(WalError::Full { .. })));
         assert!(wal.release(recovery.next_lsn).unwrap_or(0) > 0 || wal.append_reserved(1, b"").is_err());
-        for entry in std::fs::read_dir(disk.mounted()).unwrap() {
-            let path = entry.unwrap().path();
-            if path.file_name().unwrap().to_string_lossy().starts_with("eaten") {
-                std::fs::remove_file(path).unwrap();
-            }
-        }
+        free(&disk.mounted());
         wait_until("room has come", || wal.append(1, &payload(1, 900_000)).is_ok());
         wal.flush(Lsn::MAX).unwrap();
         assert_eq!(contents(&wal).last().unwrap().1.len(), 900_000);
