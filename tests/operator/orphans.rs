@@ -33,6 +33,7 @@ async fn refused(world: &World, sidecar: &Sidecar, gid: &str, action: &str, why:
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "a table of cases is long")]
 async fn those_of_dead_logs_are_ended_as_their_decider_says() {
     let world = World::new("orphans").await;
     let launch = world.launch().with("OUTRIGGER__AUDIT__STORE", "pg");

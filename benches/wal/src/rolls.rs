@@ -210,7 +210,10 @@ pub(crate) fn prepare(place: &Path) -> Result<Vec<Prepared>> {
     const TIMES: u32 = 8;
     let dir = tempfile::tempdir_in(place)?;
     let directory = Directory::new(dir.path(), Backend::Mmap);
-    let zero = || Ok(drop(directory.create("zeroed", PREPARED_MIB << 20)?));
+    let zero = || {
+        drop(directory.create("zeroed", PREPARED_MIB << 20)?);
+        Ok(())
+    };
     let read = || read_back(&dir.path().join("zeroed"));
     let ways: [(&str, &dyn Fn() -> io::Result<()>); 2] =
         [("filled with zeros", &zero), ("read back in single pages", &read)];

@@ -13,7 +13,7 @@ use crate::oracle::{Verdict, judge};
 /// One log through several lives, each ended by a power cut, a kill, a clean shutdown or a failed flush.
 fn history(seed: u64) -> (SimDisk, Knowledge) {
     // Every other log uses its segments again.
-    history_with(seed, &Options { recycle: seed / 2 % 2 == 0, ..inline() })
+    history_with(seed, &Options { recycle: (seed / 2).is_multiple_of(2), ..inline() })
 }
 
 fn history_with(seed: u64, options: &Options) -> (SimDisk, Knowledge) {
