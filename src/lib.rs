@@ -84,6 +84,8 @@
 //! | skip | give up, for good and on record, a part that its store refuses | heuristic hazard, accepted |
 //! | claim | one lock that a transaction wants or holds: key and mode | lock request |
 //! | victim | the transaction that gives way when some wait in a circle | deadlock victim |
+//! | event, feed, follower | one step of a transaction, told; all of them in order; whoever hears them | server-sent event, change feed, subscriber |
+//! | gap | events that a follower can not be told any more, and is told so | – |
 //! | door, porch | the listener for applications; the listener for probes and metrics | data plane, admin plane |
 //!
 //! An action **fails**, a store **refuses**, a transaction **aborts**, a dropped future is **cancelled**.

@@ -144,7 +144,7 @@ async fn serve(
         tracing::warn!(%error, "the command line of this machine gets no operator token");
     }
     tracing::info!(address = listener.address(), "the door is open");
-    let router = Door::new(api, access, metrics, &config.server).router();
+    let router = Door::new(api, access, metrics, &config.server, shutdown.clone()).router();
     let limits = Limits::new(config.server.max_in_flight, config.server.drain);
     let noted = async {
         shutdown.cancelled().await;

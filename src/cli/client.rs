@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use clap::Args;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -43,6 +44,14 @@ struct Ask<'a> {
     method: Method,
     path: &'a str,
     body: Option<&'a Value>,
+    /// The last event that was heard.
+    last: Option<&'a str>,
+}
+
+impl<'a> Ask<'a> {
+    fn get(path: &'a str) -> Self {
+        Self { method: Method::GET, path, body: None, last: None }
+    }
 }
 
 impl Client {
@@ -68,22 +77,52 @@ impl Client {
 
     /// The JSON at `path`.
     pub(super) async fn get(&self, path: &str) -> Result<Value, Stop> {
-        self.send(Ask { method: Method::GET, path, body: None }).await
+        let (status, value) = self.patiently(self.ask(Ask::get(path))).await?;
+        judge(status, value)
     }
 
     /// What posting `body` to `path` answers.
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Value, Stop> {
-        self.send(Ask { method: Method::POST, path, body: Some(body) }).await
+        let ask = Ask { method: Method::POST, body: Some(body), ..Ask::get(path) };
+        let (status, value) = self.patiently(self.ask(ask)).await?;
+        judge(status, value)
     }
 
-    async fn send(&self, ask: Ask<'_>) -> Result<Value, Stop> {
-        let asked = tokio::time::timeout(PATIENCE, self.ask(ask)).await;
-        asked.unwrap_or_else(|_| {
+    /// The same; `None` where nobody knows what was asked for.
+    pub(super) async fn find(&self, path: &str) -> Result<Option<Value>, Stop> {
+        let (status, value) = self.patiently(self.ask(Ask::get(path))).await?;
+        if status == StatusCode::NOT_FOUND { Ok(None) } else { judge(status, value).map(Some) }
+    }
+
+    /// The events at `path`, from behind `last` on.
+    pub(super) async fn follow(&self, path: &str, last: Option<&str>) -> Result<Stream, Stop> {
+        let response = self.patiently(self.send(Ask { last, ..Ask::get(path) })).await?;
+        let status = response.0.status();
+        if status.is_success() {
+            let (response, sender) = response;
+            return Ok(Stream { body: response.into_body(), _sender: sender });
+        }
+        let (status, value) = self.patiently(self.whole(response.0)).await?;
+        // Too many follow already: there may be a place later.
+        match judge(status, value) {
+            Err(stop) if status == StatusCode::TOO_MANY_REQUESTS => Err(Stop::unreachable(stop.to_string())),
+            Err(stop) => Err(stop),
+            Ok(_) => Err(self.broken(&"it is neither a success nor a problem")),
+        }
+    }
+
+    async fn patiently<T>(&self, asked: impl Future<Output = Result<T, Stop>>) -> Result<T, Stop> {
+        tokio::time::timeout(PATIENCE, asked).await.unwrap_or_else(|_| {
             Err(Stop::unreachable(format!("the door at {} gave no answer in {} s", self.address, PATIENCE.as_secs())))
         })
     }
 
-    async fn ask(&self, ask: Ask<'_>) -> Result<Value, Stop> {
+    async fn ask(&self, ask: Ask<'_>) -> Result<(StatusCode, Value), Stop> {
+        let (response, _sender) = self.send(ask).await?;
+        self.whole(response).await
+    }
+
+    async fn send(&self, ask: Ask<'_>) -> Result<(Response<Incoming>, Sender), Stop> {
         let cannot =
             |e: std::io::Error| Stop::unreachable(format!("no sidecar answers at the door {}: {e}", self.address));
         match &self.address {
@@ -92,34 +131,63 @@ impl Client {
         }
     }
 
-    async fn converse<S>(&self, stream: S, ask: Ask<'_>) -> Result<Value, Stop>
+    async fn converse<S>(&self, stream: S, ask: Ask<'_>) -> Result<(Response<Incoming>, Sender), Stop>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let broken =
-            |e: &dyn std::fmt::Display| Stop::unreachable(format!("the door at {} broke off: {e}", self.address));
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(&e))?;
         // Ends with the sender; what goes wrong on it is told to the request.
         tokio::spawn(connection);
         let mut request = Request::builder().method(ask.method).uri(ask.path).header(HOST, "outrigger");
         if let Some(token) = &self.token {
             request = request.header(AUTHORIZATION, format!("Bearer {token}"));
         }
+        if let Some(last) = ask.last {
+            request = request.header("last-event-id", last);
+        }
         if ask.body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         let body = Full::new(ask.body.map(|body| Bytes::from(body.to_string())).unwrap_or_default());
         let request = request.body(body).map_err(|e| Stop::fault(format!("cannot ask that: {e}")))?;
-        let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
+        let response = sender.send_request(request).await.map_err(|e| self.broken(&e))?;
+        Ok((response, sender))
+    }
+
+    async fn whole(&self, response: Response<Incoming>) -> Result<(StatusCode, Value), Stop> {
         let status = response.status();
-        let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(|e| broken(&e))?;
-        read(status, &body.to_bytes())
+        let body = Limited::new(response.into_body(), LARGEST_ANSWER).collect().await.map_err(|e| self.broken(&e))?;
+        let value = serde_json::from_slice(&body.to_bytes())
+            .map_err(|e| Stop::fault(format!("the door answered {status} with something that is not JSON: {e}")))?;
+        Ok((status, value))
+    }
+
+    fn broken(&self, why: &dyn std::fmt::Display) -> Stop {
+        Stop::unreachable(format!("the door at {} broke off: {why}", self.address))
     }
 }
 
-fn read(status: StatusCode, body: &[u8]) -> Result<Value, Stop> {
-    let value: Value = serde_json::from_slice(body)
-        .map_err(|e| Stop::fault(format!("the door answered {status} with something that is not JSON: {e}")))?;
+type Sender = http1::SendRequest<Full<Bytes>>;
+
+/// An answer that goes on.
+pub(super) struct Stream {
+    body: Incoming,
+    /// Its connection ends with it.
+    _sender: Sender,
+}
+
+impl Stream {
+    /// What comes next; `None` once it has ended, however.
+    pub(super) async fn chunk(&mut self) -> Option<Bytes> {
+        loop {
+            if let Ok(data) = self.body.frame().await?.ok()?.into_data() {
+                return Some(data);
+            }
+        }
+    }
+}
+
+fn judge(status: StatusCode, value: Value) -> Result<Value, Stop> {
     if status.is_success() {
         return Ok(value);
     }

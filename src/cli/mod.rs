@@ -15,9 +15,11 @@ mod output;
 mod replay;
 mod runtime;
 mod serve;
+mod sse;
 mod stores;
 mod txn;
 mod wal;
+mod watch;
 
 #[cfg(test)]
 mod tests;

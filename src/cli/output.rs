@@ -31,6 +31,11 @@ impl Stop {
         Self { code: 3, message: message.into(), said: false }
     }
 
+    /// Whether it was out of reach: it may come back.
+    pub(super) fn is_unreachable(&self) -> bool {
+        self.code == 3
+    }
+
     /// Exit code 3, where what was printed already says why.
     pub(super) fn unreachable_shown() -> Self {
         Self { code: 3, message: String::new(), said: true }

@@ -1,4 +1,4 @@
-//! `outrigger txn list|show|explain|resolve`: what the running sidecar knows of transactions, and what to do by hand.
+//! `outrigger txn list|show|watch|explain|resolve`: what the running sidecar knows of transactions, and what to do by hand.
 
 use std::path::Path;
 
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::client::{Client, DoorArgs, encode};
 use super::output::{Output, Stop};
 use super::runtime;
+use super::watch::watch;
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Txn {
@@ -43,6 +44,13 @@ pub(super) enum Txn {
         /// Its id, or name:THE-NAME
         id: String,
     },
+    /// Follow what happens, a line an event, until the transaction has ended
+    Watch {
+        #[command(flatten)]
+        door: DoorArgs,
+        /// Its id, or name:THE-NAME; none: every transaction, until interrupted
+        id: Option<String>,
+    },
     /// Say why one is where it is: who decides, what was promised, what would end it
     Explain {
         #[command(flatten)]
@@ -66,9 +74,15 @@ pub(super) enum Txn {
 }
 
 pub(super) fn run(what: &Txn, config: Option<&Path>, output: &mut Output) -> Result<(), Stop> {
-    let (Txn::List { door, .. } | Txn::Show { door, .. } | Txn::Explain { door, .. } | Txn::Resolve { door, .. }) =
-        what;
+    let (Txn::List { door, .. }
+    | Txn::Show { door, .. }
+    | Txn::Watch { door, .. }
+    | Txn::Explain { door, .. }
+    | Txn::Resolve { door, .. }) = what;
     let client = Client::new(door, config)?;
+    if let Txn::Watch { id, .. } = what {
+        return runtime::block_on(watch(&client, id.as_deref(), output));
+    }
     let answer = runtime::block_on(async {
         match what {
             Txn::Resolve { action, reason, .. } => {
@@ -83,7 +97,7 @@ pub(super) fn run(what: &Txn, config: Option<&Path>, output: &mut Output) -> Res
     }
     match what {
         Txn::List { .. } => list(&answer, output),
-        Txn::Show { .. } | Txn::Resolve { .. } => show(&answer, output),
+        Txn::Show { .. } | Txn::Watch { .. } | Txn::Resolve { .. } => show(&answer, output),
         Txn::Explain { .. } => explain(&answer, output),
     }
     Ok(())
@@ -91,7 +105,8 @@ pub(super) fn run(what: &Txn, config: Option<&Path>, output: &mut Output) -> Res
 
 fn path(what: &Txn) -> String {
     match what {
-        Txn::Show { id, .. } => format!("/v1/transactions/{}", encode(id)),
+        Txn::Watch { id: None, .. } => "/v1/transactions".to_owned(),
+        Txn::Show { id, .. } | Txn::Watch { id: Some(id), .. } => format!("/v1/transactions/{}", encode(id)),
         Txn::Explain { id, .. } => format!("/v1/transactions/{}/explain", encode(id)),
         Txn::Resolve { id, .. } => format!("/v1/transactions/{}/resolve", encode(id)),
         Txn::List { state, name, store, older_than_ms, limit, cursor, .. } => {

@@ -4,6 +4,7 @@
 use async_trait::async_trait;
 use serde_json::Value;
 
+use super::events::Events;
 use super::interactive::Conversing;
 use super::locks::Locks;
 use super::operator::Operator;
@@ -16,7 +17,7 @@ use crate::txn::{Accepted, Coordinator, Find, LeaseActor, ListFilter, Page};
 
 /// Runs transactions and knows of them. See [`Coordinator`], whose methods these are.
 #[async_trait]
-pub trait Api: Locks + Conversing + Operator {
+pub trait Api: Locks + Conversing + Operator + Events {
     /// Runs a transaction to its end, or to where its end is not known yet. Dropping the future harms nothing.
     async fn submit(&self, request: TxnRequest, key: Option<KeyNote>) -> Answer;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
+use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode, Uri};
 
 use super::access::Visitor;
@@ -32,6 +33,7 @@ fn or_problem(result: Result<Reply, Problem>) -> Reply {
     params(
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters. The same key with the same request answers the same outcome and runs nothing twice; an aborted transaction does not consume its key."),
         ("Prefer" = Option<String>, Header, description = "`respond-async`: answer 202 at once, with `Location`; 200 where the key had been used. Chunks of batch jobs are answered when they have ended all the same."),
+        ("traceparent" = Option<String>, Header, description = "W3C Trace Context. Its trace id becomes the transaction's `trace_id`; every answer has a `traceparent` of the same trace with a span of ours."),
     ),
     request_body(content = openapi::TransactionRequest, content_type = "application/json"),
     responses(
@@ -42,7 +44,7 @@ fn or_problem(result: Result<Reply, Problem>) -> Reply {
 )]
 pub(super) async fn submit(State(door): State<Arc<Door>>, request: Request) -> Reply {
     let (parts, mut body) = request.into_parts();
-    match submit_inner(&door, &parts.uri, &parts.headers, &mut body).await {
+    match submit_inner(&door, &parts, &mut body).await {
         Ok(reply) => reply,
         Err(problem) => {
             body::discard(&mut body, &parts.headers).await;
@@ -51,7 +53,8 @@ pub(super) async fn submit(State(door): State<Arc<Door>>, request: Request) -> R
     }
 }
 
-async fn submit_inner(door: &Door, uri: &Uri, head: &HeaderMap, body: &mut Body) -> Result<Reply, Problem> {
+async fn submit_inner(door: &Door, parts: &Parts, body: &mut Body) -> Result<Reply, Problem> {
+    let Parts { uri, headers: head, extensions, .. } = parts;
     let visitor = door.access.visitor(head)?;
     headers::query(uri, &[])?;
     headers::must_be_json(head)?;
@@ -60,13 +63,14 @@ async fn submit_inner(door: &Door, uri: &Uri, head: &HeaderMap, body: &mut Body)
     let mut json = wire::parse(&bytes)?;
     drop(bytes);
     if wire::opens_job(&json) {
-        return jobs::open(door, &visitor, key, json).await;
+        return jobs::open(door, &visitor, key, json, extensions.get()).await;
     }
-    if let Some(reply) = jobs::chunk(door, &visitor, key, &mut json).await? {
+    if let Some(reply) = jobs::chunk(door, &visitor, key, &mut json, extensions.get()).await? {
         return Ok(reply);
     }
     let note = key.map(|key| KeyNote { key: key_of(&visitor, key), digest: wire::digest(&json, &visitor.name) });
-    let request = match wire::request(json, &|store| door.api.store_kind(store))? {
+    let asked = wire::request(json, &|store| door.api.store_kind(store))?.of(extensions.get());
+    let request = match asked {
         wire::Asked::OneShot(request) => request,
         wire::Asked::Interactive(request, lease) => {
             let opening = Opening { request, lease, principal: visitor.name };

@@ -4,6 +4,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Uri};
 
 use crate::model::problem::{Code, Problem};
+use crate::model::trace::TraceParent;
 
 /// The key of `Idempotency-Key`: 1 to 255 visible ASCII characters.
 ///
@@ -71,10 +72,19 @@ pub(super) fn query(uri: &Uri, known: &[&str]) -> Result<Vec<(String, String)>, 
     Ok(pairs)
 }
 
-/// The trace id of a W3C `traceparent`, for the logs.
+/// W3C Trace Context.
+pub(super) const TRACE_PARENT: &str = "traceparent";
+
+/// The trace that a request belongs to: its `traceparent`'s, else a fresh one. One that is malformed, or that stands
+/// there twice, counts as none, as the specification says.
+pub(super) fn trace_parent(headers: &HeaderMap) -> TraceParent {
+    let mut values = headers.get_all(TRACE_PARENT).iter();
+    let only = values.next().filter(|_| values.next().is_none());
+    let sent = only.and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    sent.unwrap_or_else(TraceParent::fresh)
+}
+
+/// The same as text, of a request that came through the door: that has put the trace there, whatever was sent.
 pub(super) fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let mut parts = headers.get("traceparent")?.to_str().ok()?.split('-');
-    let (version, trace) = (parts.next()?, parts.next()?);
-    let is_hex = |text: &str| text.bytes().all(|b| b.is_ascii_hexdigit());
-    (version.len() == 2 && trace.len() == 32 && is_hex(version) && is_hex(trace)).then_some(trace)
+    headers.get(TRACE_PARENT)?.to_str().ok()?.split('-').nth(1)
 }

@@ -10,6 +10,7 @@ use super::{reply, wire};
 use crate::model::job::{ChunkWish, JobWish};
 use crate::model::problem::Problem;
 use crate::model::state::Outcome;
+use crate::model::trace::TraceId;
 use crate::model::view::Answer;
 use crate::txn::{Find, LeaseActor};
 
@@ -19,6 +20,7 @@ pub(super) async fn open(
     visitor: &Visitor,
     key: Option<&str>,
     body: Value,
+    trace: Option<&TraceId>,
 ) -> Result<Response<Body>, Problem> {
     if key.is_some() {
         let detail =
@@ -27,7 +29,8 @@ pub(super) async fn open(
     }
     let digest = wire::digest(&body, &visitor.name);
     let wire::Opening { name, total } = wire::job(body)?;
-    let wish = JobWish { name, total, principal: visitor.name.clone(), digest };
+    let trace = trace.copied().unwrap_or_else(TraceId::fresh);
+    let wish = JobWish { name, total, principal: visitor.name.clone(), digest, trace };
     let (view, is_new) = door.api.open_job(wish).await?;
     if is_new {
         return Ok(reply::made(&format!("/v1/transactions/{}", view.id), &view));
@@ -41,6 +44,7 @@ pub(super) async fn chunk(
     visitor: &Visitor,
     key: Option<&str>,
     body: &mut Value,
+    trace: Option<&TraceId>,
 ) -> Result<Option<Response<Body>>, Problem> {
     let store_kind = |store: &str| door.api.store_kind(store);
     // Before its members are taken out: they are part of what it stands for.
@@ -50,7 +54,7 @@ pub(super) async fn chunk(
         let detail = "a chunk happens once by its number: it has a key of its own, and takes no Idempotency-Key";
         return Err(Problem::invalid("/chunk", detail));
     }
-    let wire::Asked::OneShot(request) = wire::request(body.take(), &store_kind)? else {
+    let wire::Asked::OneShot(request) = wire::request(body.take(), &store_kind)?.of(trace) else {
         return Err(Problem::invalid("/interactive", "a chunk is one request: it is done, or it is not"));
     };
     wire::check_undo(&chunk, &request.operations)?;

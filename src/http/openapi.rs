@@ -11,7 +11,7 @@ use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Ref, ResponseBuilder};
 use utoipa::{OpenApi, ToSchema};
 
-use super::{handler, interactive, locks, operator, reply};
+use super::{events, handler, interactive, locks, operator, reply};
 use crate::metrics::Route;
 use crate::model::problem::Code;
 
@@ -26,9 +26,9 @@ use crate::model::problem::Code;
         interactive::operate, interactive::prepare, interactive::commit, interactive::roll_back,
         locks::lease, locks::renew, locks::release, locks::table, locks::wait_for, locks::deadlocks,
         operator::resolve, operator::explain, operator::orphans, operator::resolve_orphan,
-        handler::status, handler::open_api,
+        events::follow, handler::status, handler::open_api,
     ),
-    components(schemas(ProblemDocument)),
+    components(schemas(ProblemDocument, EventData)),
     security((), ("bearer" = [])),
 )]
 struct Contract;
@@ -319,6 +319,29 @@ pub(super) struct Status {
     uptime_seconds: u64,
     /// What `/readyz` says.
     ready: bool,
+}
+
+/// The `data` of an event of `/v1/events`. Every member each time, null where there is nothing.
+#[derive(ToSchema)]
+#[schema(as = Event)]
+struct EventData {
+    /// RFC 3339 UTC.
+    at: String,
+    /// The transaction; null where the event concerns all: the log was `opened`.
+    transaction: Option<String>,
+    /// Its name.
+    name: Option<String>,
+    /// `opened`, `begun`, `locked`, `worked`, `validated`, `intended`, `prepared`, `in_doubt`, `decided`, `refused`,
+    /// `mended`, `recovered`, `retried`, `ended`. More may come.
+    kind: String,
+    /// Where the transaction stands now, as in `View`.
+    state: Option<String>,
+    /// Which run of it.
+    attempt: Option<u32>,
+    /// Its correlation id: the trace id of the request that asked for it.
+    trace_id: Option<String>,
+    /// More, where there is more.
+    detail: Option<String>,
 }
 
 /// RFC 9457. Nothing of its request has happened.

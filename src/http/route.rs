@@ -12,12 +12,14 @@ use axum::routing::{get, post, put};
 use futures::FutureExt;
 use http::header::{ALLOW, CACHE_CONTROL};
 use http::{HeaderValue, Method, Response, Uri};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::access::Access;
 use super::api::Api;
+use super::events::Followers;
 use super::gate::Gate;
-use super::{handler, headers, interactive, locks, operator, reply};
+use super::{events, handler, headers, interactive, locks, operator, reply};
 use crate::config;
 use crate::metrics::{Metrics, Route};
 use crate::model::problem::{Code, Problem};
@@ -28,19 +30,27 @@ pub struct Door {
     pub(super) access: Access,
     pub(super) max_body_bytes: usize,
     pub(super) started: Instant,
+    pub(super) followers: Followers,
     metrics: Metrics,
     gate: Gate,
 }
 
 impl Door {
-    /// A door to `api`, bounded as `server` says.
+    /// A door to `api`, bounded as `server` says. Followers of events are sent away at `shutdown`.
     #[must_use]
-    pub fn new(api: Arc<dyn Api>, access: Access, metrics: Metrics, server: &config::Server) -> Self {
+    pub fn new(
+        api: Arc<dyn Api>,
+        access: Access,
+        metrics: Metrics,
+        server: &config::Server,
+        shutdown: CancellationToken,
+    ) -> Self {
         Self {
             api,
             access,
             max_body_bytes: server.max_body_bytes,
             started: Instant::now(),
+            followers: Followers::new(metrics.clone(), shutdown),
             metrics,
             gate: Gate::new(server.max_in_flight),
         }
@@ -66,6 +76,7 @@ impl Door {
             .route("/v1/locks/{lease}", put(locks::renew).delete(locks::release))
             .route("/v1/wait-for", get(locks::wait_for))
             .route("/v1/deadlocks", get(locks::deadlocks))
+            .route("/v1/events", get(events::follow))
             .route("/v1/status", get(handler::status))
             .route("/openapi.json", get(handler::open_api))
             .fallback(not_found)
@@ -97,6 +108,7 @@ fn route_of(request: &Request) -> Route {
         "/v1/locks/{lease}" if request.method() == Method::DELETE => Route::ReleaseLease,
         "/v1/wait-for" if reads => Route::WaitFor,
         "/v1/deadlocks" if reads => Route::Deadlocks,
+        "/v1/events" if reads => Route::Events,
         "/v1/status" if reads => Route::Status,
         "/openapi.json" if reads => Route::OpenApi,
         _ => Route::Unknown,
@@ -104,10 +116,14 @@ fn route_of(request: &Request) -> Route {
 }
 
 /// Around every request: a place at the gate, a span, the metrics, and a wall that a panic does not pass.
-async fn attend(State(door): State<Arc<Door>>, request: Request, next: Next) -> Response<Body> {
+async fn attend(State(door): State<Arc<Door>>, mut request: Request, next: Next) -> Response<Body> {
     let (route, began) = (route_of(&request), Instant::now());
-    let trace = headers::trace_id(request.headers()).map(str::to_owned);
-    let span = tracing::debug_span!("request", route = route.as_str(), trace_id = trace);
+    let parent = headers::trace_parent(request.headers());
+    request.extensions_mut().insert(parent.trace);
+    if let Ok(parent) = HeaderValue::from_str(&parent.to_string()) {
+        request.headers_mut().insert(headers::TRACE_PARENT, parent);
+    }
+    let span = tracing::debug_span!("request", route = route.as_str(), trace_id = %parent.trace);
     let answer = async {
         // The status, and who waits for whom, must be readable above all when there is too much to do; and whoever waits
         // for a lease must not keep the transactions out that it waits for. A verdict frees what others wait for.
@@ -119,7 +135,8 @@ async fn attend(State(door): State<Arc<Door>>, request: Request, next: Next) -> 
             Route::Prepare | Route::Commit | Route::Rollback => None,
             Route::Lease | Route::RenewLease | Route::ReleaseLease | Route::Locks | Route::WaitFor => None,
             Route::Resolve | Route::Explain | Route::Orphans | Route::ResolveOrphan => None,
-            Route::Deadlocks | Route::Status | Route::OpenApi | Route::Unknown => None,
+            // Followers stay for as long as they like, and have a bound of their own.
+            Route::Events | Route::Deadlocks | Route::Status | Route::OpenApi | Route::Unknown => None,
         };
         let answer = AssertUnwindSafe(next.run(request)).catch_unwind().await;
         answer.unwrap_or_else(|_| {
@@ -129,6 +146,9 @@ async fn attend(State(door): State<Arc<Door>>, request: Request, next: Next) -> 
     };
     let mut response = answer.instrument(span.clone()).await;
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(ours) = HeaderValue::from_str(&parent.ours().to_string()) {
+        response.headers_mut().insert(headers::TRACE_PARENT, ours);
+    }
     let (status, took) = (response.status().as_u16(), began.elapsed());
     door.metrics.http(route, status, took);
     tracing::debug!(parent: &span, status, took_ms = took.as_secs_f64() * 1000.0, "answered");

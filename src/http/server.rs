@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -22,7 +24,9 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
 
+use super::events::Tie;
 use crate::config::Listen;
 
 /// Bounds of a server's connections.
@@ -193,20 +197,31 @@ async fn converse<S>(stream: S, router: Router, limits: Limits, shutdown: Cancel
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let tie = Tie::default();
+    let tied = tie.clone();
+    let service = router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(tied.clone());
+        request
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head)
         .max_buf_size(limits.head_bytes.max(8192))
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let conversation = async {
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     };
-    if let Err(e) = ended {
-        tracing::debug!(error = %e, "a connection ended early");
+    tokio::select! {
+        ended = conversation => if let Err(e) = ended {
+            tracing::debug!(error = %e, "a connection ended early");
+        },
+        () = tie.0.cancelled() => tracing::debug!("a connection is cut: its client takes nothing any more"),
     }
 }

@@ -1,5 +1,6 @@
 //! The door and the porch over real sockets, with a fake behind them.
 
+mod events;
 mod fake;
 mod interactive;
 mod jobs;
@@ -59,10 +60,11 @@ impl House {
         server.max_body_bytes = 4096;
         let (api, metrics) = (Arc::new(Fake::default()), Metrics::new(&["pg".into()]));
         let access = Access::new(wish.principals.as_ref());
-        let router = Door::new(Arc::clone(&api) as Arc<dyn Api>, access, metrics.clone(), &server).router();
+        let shutdown = CancellationToken::new();
+        let behind = Arc::clone(&api) as Arc<dyn Api>;
+        let router = Door::new(behind, access, metrics.clone(), &server, shutdown.clone()).router();
         let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
         let address = listener.address();
-        let shutdown = CancellationToken::new();
         let server = tokio::spawn(run(router, listener, wish.limits, shutdown.clone()));
         Self { address, client: Client::new(), api, metrics, shutdown, server }
     }
@@ -439,6 +441,7 @@ async fn the_contract_lists_every_path_with_its_problems() {
     let expected = [
         "/openapi.json",
         "/v1/deadlocks",
+        "/v1/events",
         "/v1/idempotency/{key}",
         "/v1/locks",
         "/v1/locks/{lease}",
@@ -502,7 +505,8 @@ async fn the_contract_lists_every_path_with_its_problems() {
         ("ResolveRequest", &["action", "reason"]),
         ("Explanation", &["summary", "decider", "promises", "ends_when", "operator", "setbacks"]),
         ("Expect", &["rows", "equals", "if"]),
-        ("View", &["id", "state", "plan", "results", "pending", "timeline"]),
+        ("Event", &["at", "transaction", "name", "kind", "state", "attempt", "trace_id", "detail"]),
+        ("View", &["id", "trace_id", "state", "plan", "results", "pending", "timeline"]),
     ] {
         for member in members {
             assert!(schemas[schema]["properties"][member].is_object(), "{schema} lacks {member}");
@@ -557,10 +561,10 @@ async fn in_repair_mode_only_the_status_answers() {
     let text = "[stores.pg]\nkind = \"postgres\"\nurl = \"postgres://h/d\"";
     let server = Config::parse(text, []).unwrap().server;
     let api = RepairMode { reason: "segment 3 is corrupt".into(), stores: vec![("pg".into(), "postgres")] };
-    let router = Door::new(Arc::new(api), Access::new(None), Metrics::new(&[]), &server).router();
+    let shutdown = CancellationToken::new();
+    let router = Door::new(Arc::new(api), Access::new(None), Metrics::new(&[]), &server, shutdown.clone()).router();
     let listener = Listener::bind(&Listen::Tcp("127.0.0.1:0".parse().unwrap())).await.unwrap();
     let base = format!("http://{}/v1", listener.address());
-    let shutdown = CancellationToken::new();
     tokio::spawn(run(router, listener, Limits::new(8, Duration::ZERO), shutdown.clone()));
     let client = Client::new();
     let get = |path: &str| client.get(format!("{base}{path}"));
@@ -570,6 +574,7 @@ async fn in_repair_mode_only_the_status_answers() {
         get("/transactions"),
         get("/transactions/name:x"),
         get("/idempotency/k"),
+        get("/events"),
     ] {
         assert_problem(answer(request).await, Code::JournalUnavailable);
     }

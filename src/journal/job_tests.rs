@@ -34,6 +34,7 @@ fn done(chunk: ChunkNote, outcome: Outcome) -> Ended {
         reason: String::new(),
         key: None,
         cause: (outcome == Outcome::Aborted).then(|| ("conflict".to_owned(), "why".to_owned())),
+        trace: None,
         skipped: Vec::new(),
         chunk: Some(chunk),
     }

@@ -3,6 +3,7 @@
 //! The journal is the only place that mints a [`Decided`]: by forcing the log's own decision, by accepting the verdict
 //! of the store that decided, or by noting that nobody was ever asked. Whoever holds the slip may act irreversibly.
 
+pub mod feed;
 pub mod job;
 pub mod prepared;
 pub mod record;
@@ -15,11 +16,13 @@ use std::sync::Arc;
 use outrigger_wal::{Appended, Options, Recovery, Stats, Storage, Wal, WalError};
 use prost::Message;
 
+use self::feed::{About, Bounds, EventId, Feed, Follower, Happening, Only, Who};
 use self::job::JobLog;
 use self::prepared::Prepared;
-use self::record::{Began, Ended, Intent, OpenedRecord, SkippedRecord, VerdictRecord, kind};
+use self::record::{Began, Ended, Intent, IntentRecord, OpenedRecord, SkippedRecord, VerdictRecord, kind};
 use self::replay::Replayed;
 use self::slip::Decided;
+use crate::clock;
 use crate::model::commit::Verdict;
 use crate::model::ids::{Incarnation, LogOwner, Lsn, Run, TxnId};
 use crate::model::job::JobPhase;
@@ -32,6 +35,7 @@ use crate::model::state::Outcome;
 pub struct Journal {
     wal: Wal,
     owner: LogOwner,
+    feed: Feed,
 }
 
 /// The copy of a large job is written in records of about this size: none needs a segment to itself.
@@ -95,9 +99,12 @@ impl Journal {
         let replayed = replayed.finished();
         let incarnation = Incarnation(replayed.incarnation.0 + 1);
         let owner = LogOwner { log: wal.log_id(), incarnation };
-        let opened = wal.append(kind::OPENED, &opened(incarnation))?;
+        let at_us = clock::now_us();
+        let opened = wal.append(kind::OPENED, &opened(incarnation, at_us))?;
         wal.flush(opened.end)?;
-        Ok((Self { wal, owner }, OpenReport { wal: recovery, replayed }))
+        let openings = replayed.openings.iter().copied().chain([(incarnation, opened.lsn)]).collect();
+        let feed = Feed::new(openings, at_us, Bounds::default());
+        Ok((Self { wal, owner, feed }, OpenReport { wal: recovery, replayed }))
     }
 
     /// Who we are in every store.
@@ -120,7 +127,18 @@ impl Journal {
     /// # Errors
     /// [`Undecided`]: where nothing was written it may be aborted; where that is unknown it must not be.
     pub async fn promise(&self, prepared: &Prepared) -> Result<Lsn, Undecided> {
-        let appended = self.wal.append(kind::PREPARED, &prepared.encode());
+        let (intent, at_us) = (&prepared.intent, clock::now_us());
+        let happening = Happening::promised(self.about_intent(intent), intent.run.attempt, at_us);
+        let payload = prepared.encode(at_us, false);
+        self.told_once_durable(happening, || self.wal.append(kind::PREPARED, &payload)).await
+    }
+
+    /// The same record again, further on in the log: nothing has happened.
+    ///
+    /// # Errors
+    /// As [`Journal::promise`].
+    pub async fn promise_again(&self, prepared: &Prepared) -> Result<Lsn, Undecided> {
+        let appended = self.wal.append(kind::PREPARED, &prepared.encode(clock::now_us(), true));
         let appended = appended.map_err(|error| Undecided::NotWritten(problem(&error)))?;
         self.force(appended).await.map_err(Undecided::Unknown)?;
         Ok(appended.lsn)
@@ -132,10 +150,11 @@ impl Journal {
     /// # Errors
     /// As [`Journal::decide`].
     pub async fn rule(&self, run: Run, outcome: Outcome, answer: Option<String>) -> Result<Decided, Undecided> {
-        let record = VerdictRecord { run: run.into(), committed: outcome == Outcome::Committed, answer };
-        let appended = self.append_ending(kind::DECISION, &record.encode_to_vec()).map_err(Undecided::NotWritten)?;
-        self.force(appended).await.map_err(Undecided::Unknown)?;
-        Ok(Decided::mint(run, outcome))
+        let at_us = clock::now_us();
+        let record = VerdictRecord { run: run.into(), committed: outcome == Outcome::Committed, answer, at_us };
+        let (happening, payload) = (self.verdict(run, outcome, at_us), record.encode_to_vec());
+        self.told_once_durable(happening, || self.wal.append_reserved(kind::DECISION, &payload)).await?;
+        Ok(Decided::mint(run, outcome, true))
     }
 
     /// A store is asked now to decide over a prepared transaction: forced, so that a crash from here on fences it there.
@@ -143,8 +162,11 @@ impl Journal {
     /// # Errors
     /// As [`Journal::rule`].
     pub async fn put_to(&self, intent: &Intent) -> Result<(), Undecided> {
-        let appended = self.append_ending(kind::INTENT, &intent.encode()).map_err(Undecided::NotWritten)?;
-        self.force(appended).await.map_err(Undecided::Unknown)
+        let at_us = clock::now_us();
+        let happening = Happening::intended(self.about_intent(intent), intent.run.attempt, at_us, true);
+        let payload = IntentRecord { held: true, ..intent.to_record(at_us) }.encode_to_vec();
+        let appended = self.told(happening, || self.wal.append_reserved(kind::INTENT, &payload));
+        self.force(appended.map_err(Undecided::NotWritten)?).await.map_err(Undecided::Unknown)
     }
 
     /// Forces an intent. Whoever prepares meanwhile must await both before deciding.
@@ -162,7 +184,9 @@ impl Journal {
     /// # Errors
     /// As [`Journal::intend`].
     pub fn append_intent(&self, intent: &Intent) -> Result<Appended, Problem> {
-        self.wal.append(kind::INTENT, &intent.encode()).map_err(|error| problem(&error))
+        let at_us = clock::now_us();
+        let happening = Happening::intended(self.about_intent(intent), intent.run.attempt, at_us, false);
+        self.told(happening, || self.wal.append(kind::INTENT, &intent.encode(at_us)))
     }
 
     /// Decides: the forced record *is* the decision.
@@ -171,11 +195,11 @@ impl Journal {
     /// `journal_full` (nothing was written: it may still be aborted); any other failure leaves the log poisoned and the
     /// decision unknown until the log is opened again, so the caller must neither commit nor abort.
     pub async fn decide(&self, run: Run, outcome: Outcome, answer: Option<String>) -> Result<Decided, Undecided> {
-        let record = VerdictRecord { run: run.into(), committed: outcome == Outcome::Committed, answer };
-        let appended = self.wal.append(kind::DECISION, &record.encode_to_vec());
-        let appended = appended.map_err(|error| Undecided::NotWritten(problem(&error)))?;
-        self.force(appended).await.map_err(Undecided::Unknown)?;
-        Ok(Decided::mint(run, outcome))
+        let at_us = clock::now_us();
+        let record = VerdictRecord { run: run.into(), committed: outcome == Outcome::Committed, answer, at_us };
+        let (happening, payload) = (self.verdict(run, outcome, at_us), record.encode_to_vec());
+        self.told_once_durable(happening, || self.wal.append(kind::DECISION, &payload)).await?;
+        Ok(Decided::mint(run, outcome, true))
     }
 
     /// Accepts what the deciding store said. Appended, not forced: the store's marker is the durable truth.
@@ -190,7 +214,7 @@ impl Journal {
     /// says it all, so nothing is appended here.
     #[must_use]
     pub fn witness_alone(verdict: &Verdict) -> Decided {
-        Decided::mint(verdict.run, verdict.outcome)
+        Decided::mint(verdict.run, verdict.outcome, false)
     }
 
     /// Notes that the decider was never asked and never will be: its session is gone without a commit.
@@ -212,13 +236,15 @@ impl Journal {
     /// The slip for a verdict that replay found in the log.
     #[must_use]
     pub fn recall(&self, history: &replay::History) -> Option<Decided> {
-        history.verdict.map(|outcome| Decided::mint(history.intent.run, outcome))
+        history.verdict.map(|outcome| Decided::mint(history.intent.run, outcome, true))
     }
 
     fn learn(&self, run: Run, outcome: Outcome) -> Result<Decided, Problem> {
-        let record = VerdictRecord { run: run.into(), committed: outcome == Outcome::Committed, answer: None };
-        self.append_ending(kind::LEARNT, &record.encode_to_vec())?;
-        Ok(Decided::mint(run, outcome))
+        let at_us = clock::now_us();
+        let record = VerdictRecord { run: run.into(), committed: outcome == Outcome::Committed, answer: None, at_us };
+        let payload = record.encode_to_vec();
+        self.told(self.verdict(run, outcome, at_us), || self.wal.append_reserved(kind::LEARNT, &payload))?;
+        Ok(Decided::mint(run, outcome, true))
     }
 
     /// Forces that an operator gave up one store's part, before anybody acts on it: a restart must not try it again.
@@ -236,7 +262,80 @@ impl Journal {
     /// # Errors
     /// As [`Journal::witness`].
     pub fn end(&self, ended: &Ended) -> Result<Lsn, Problem> {
-        Ok(self.append_ending(kind::DONE, &ended.encode())?.lsn)
+        let Ended { run, outcome, ended_us, .. } = *ended;
+        let about = || About { transaction: run.txn, name: ended.name.clone(), trace: ended.trace };
+        let cause = ended.cause.as_ref().map(|(code, detail)| (code.as_str(), detail.as_str()));
+        let happening = Happening::ended(self.about(run, about), run.attempt, ended_us, outcome, cause);
+        let payload = ended.encode();
+        Ok(self.told(happening, || self.wal.append_reserved(kind::DONE, &payload))?.lsn)
+    }
+
+    /// Appends a record and tells what it says.
+    fn told(
+        &self,
+        happening: Happening,
+        append: impl FnOnce() -> Result<Appended, WalError>,
+    ) -> Result<Appended, Problem> {
+        let telling = self.feed.expect(self.wal.next_lsn());
+        match append() {
+            Ok(appended) => {
+                telling.written(appended.lsn).tell(happening);
+                Ok(appended)
+            }
+            Err(error) => {
+                telling.withdraw();
+                Err(problem(&error))
+            }
+        }
+    }
+
+    /// The same for what is so only once its record is durable. Answers where that stands.
+    async fn told_once_durable(
+        &self,
+        happening: Happening,
+        append: impl FnOnce() -> Result<Appended, WalError>,
+    ) -> Result<Lsn, Undecided> {
+        let telling = self.feed.expect(self.wal.next_lsn());
+        let appended = match append() {
+            Ok(appended) => appended,
+            Err(error) => {
+                telling.withdraw();
+                return Err(Undecided::NotWritten(problem(&error)));
+            }
+        };
+        let telling = telling.written(appended.lsn);
+        self.force(appended).await.map_err(Undecided::Unknown)?;
+        telling.tell(happening);
+        Ok(appended.lsn)
+    }
+
+    fn about_intent(&self, intent: &Intent) -> Arc<About> {
+        let about = || About { transaction: intent.run.txn, name: intent.name.clone(), trace: intent.trace };
+        self.about(intent.run, about)
+    }
+
+    fn verdict(&self, run: Run, outcome: Outcome, at_us: i64) -> Happening {
+        let about = self.about(run, || About { transaction: run.txn, name: None, trace: None });
+        Happening::decided(about, run.attempt, at_us, outcome)
+    }
+
+    fn about(&self, run: Run, otherwise: impl FnOnce() -> About) -> Arc<About> {
+        self.feed.about(run.txn).unwrap_or_else(|| Arc::new(otherwise()))
+    }
+
+    /// Where transactions tell their steps.
+    #[must_use]
+    pub fn feed(&self) -> &Feed {
+        &self.feed
+    }
+
+    /// Follows the feed from behind `after` on, from now on where there is none. `who` knows transactions that are not
+    /// open any more.
+    ///
+    /// # Errors
+    /// `invalid_request`: no id that this log has told.
+    pub fn follow(&self, only: Only, who: Who, after: Option<EventId>) -> Result<Follower, Problem> {
+        self.feed.follow(Arc::new(self.wal.clone()), only, who, after)
     }
 
     /// Ends must still find room when new transactions no longer do: what is open has to be able to end.
@@ -255,10 +354,11 @@ impl Journal {
     /// `journal_full`, `journal_unavailable`.
     pub async fn checkpoint(&self, oldest_needed: Lsn, copy: &[Ended]) -> Result<Vec<Lsn>, Problem> {
         let mut places = Vec::with_capacity(copy.len());
-        let checkpoint = self.append_ending(kind::CHECKPOINT, &opened(self.owner.incarnation))?;
+        let opened = opened(self.owner.incarnation, clock::now_us());
+        let checkpoint = self.append_ending(kind::CHECKPOINT, &opened)?;
         let mut last = checkpoint;
         for ended in copy {
-            last = self.append_ending(kind::DONE, &ended.encode())?;
+            last = self.append_ending(kind::DONE, &ended.encode_copy())?;
             places.push(last.lsn);
         }
         self.force(last).await?;
@@ -358,8 +458,7 @@ fn take(replayed: &mut Replayed, lsn: Lsn, record_kind: u8, payload: &[u8]) -> R
     taken.map_err(|why| OpenError::Unreadable { lsn, kind: kind::name(record_kind), why: why.0 })
 }
 
-fn opened(incarnation: Incarnation) -> Vec<u8> {
-    let at_us = jiff::Timestamp::now().as_microsecond();
+fn opened(incarnation: Incarnation, at_us: i64) -> Vec<u8> {
     OpenedRecord { incarnation: incarnation.0, version: env!("CARGO_PKG_VERSION").into(), at_us }.encode_to_vec()
 }
 

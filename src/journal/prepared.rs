@@ -30,6 +30,9 @@ pub struct PreparedRecord {
     /// What a client is shown of it, as JSON text.
     #[prost(string, optional, tag = "6")]
     pub answer: Option<String>,
+    /// An older record of the same promise, written again: nothing has happened.
+    #[prost(bool, tag = "16")]
+    pub copy: bool,
 }
 
 /// A transaction that waits for its verdict.
@@ -82,14 +85,15 @@ impl Terms {
 }
 
 impl Prepared {
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self, at_us: i64, copy: bool) -> Vec<u8> {
         let record = PreparedRecord {
-            intent: self.intent.to_record(),
+            intent: self.intent.to_record(at_us),
             principal: self.principal.clone(),
             expires_us: self.expires_us,
             hold: self.on_expiry == OnExpiry::Hold,
             terms: serde_json::to_string(&self.terms).expect("text, numbers and JSON"),
             answer: self.answer.clone(),
+            copy,
         };
         record.encode_to_vec()
     }

@@ -24,6 +24,7 @@ use crate::model::ids::{Attempt, Run, StoreName, TxnId};
 use crate::model::job::ChunkNote;
 use crate::model::operator::Skipped;
 use crate::model::state::Outcome;
+use crate::model::trace::TraceId;
 
 /// The log's type bytes.
 pub mod kind {
@@ -133,6 +134,15 @@ pub struct IntentRecord {
     /// The durable Lsn that its markers carry: nothing older than this may be swept while it lives.
     #[prost(uint64, tag = "11")]
     pub durable: u64,
+    /// When this was written: microseconds since 1970, for people.
+    #[prost(int64, tag = "14")]
+    pub at_us: i64,
+    /// The trace id of the request: 16 bytes.
+    #[prost(bytes = "vec", optional, tag = "15")]
+    pub trace: Option<Vec<u8>>,
+    /// It was prepared before, and is put to its decider now.
+    #[prost(bool, tag = "16")]
+    pub held: bool,
     /// Of which job it is a chunk.
     #[prost(message, optional, tag = "20")]
     pub chunk: Option<ChunkRecord>,
@@ -159,6 +169,9 @@ pub struct BeganRecord {
     /// Who opened it.
     #[prost(string, tag = "6")]
     pub principal: String,
+    /// The trace id of the request: 16 bytes.
+    #[prost(bytes = "vec", optional, tag = "15")]
+    pub trace: Option<Vec<u8>>,
 }
 
 /// One absolute write.
@@ -212,6 +225,9 @@ pub struct VerdictRecord {
     /// The answer, where the log decides and there is a key.
     #[prost(string, optional, tag = "3")]
     pub answer: Option<String>,
+    /// When this was written: microseconds since 1970, for people.
+    #[prost(int64, tag = "14")]
+    pub at_us: i64,
 }
 
 /// The end of a run, complete in itself.
@@ -253,6 +269,12 @@ pub struct DoneRecord {
     /// Why it aborted: the problem's code and its sentence.
     #[prost(string, repeated, tag = "12")]
     pub cause: Vec<String>,
+    /// The trace id of the request: 16 bytes.
+    #[prost(bytes = "vec", optional, tag = "15")]
+    pub trace: Option<Vec<u8>>,
+    /// A checkpoint wrote an older record of the same end again: nothing has happened.
+    #[prost(bool, tag = "16")]
+    pub copy: bool,
     /// Of which job it was a chunk.
     #[prost(message, optional, tag = "20")]
     pub chunk: Option<ChunkRecord>,
@@ -391,6 +413,8 @@ pub struct Intent {
     pub reason: String,
     /// The durable Lsn that its markers carry.
     pub durable: crate::model::ids::Lsn,
+    /// The trace of the request; older logs know none.
+    pub trace: Option<TraceId>,
     /// Of which job it is a chunk, and what would undo it.
     pub chunk: Option<ChunkNote>,
 }
@@ -408,11 +432,11 @@ impl Intent {
         stores
     }
 
-    pub(super) fn encode(&self) -> Vec<u8> {
-        self.to_record().encode_to_vec()
+    pub(super) fn encode(&self, at_us: i64) -> Vec<u8> {
+        self.to_record(at_us).encode_to_vec()
     }
 
-    pub(super) fn to_record(&self) -> IntentRecord {
+    pub(super) fn to_record(&self, at_us: i64) -> IntentRecord {
         IntentRecord {
             run: self.run.into(),
             name: self.name.clone(),
@@ -425,6 +449,9 @@ impl Intent {
             began_us: self.began_us,
             reason: self.reason.clone(),
             durable: self.durable.as_u64(),
+            at_us,
+            trace: self.trace.map(TraceId::to_bytes),
+            held: false,
             chunk: self.chunk.as_ref().map(Into::into),
         }
     }
@@ -450,6 +477,7 @@ impl Intent {
             began_us: record.began_us,
             reason: record.reason,
             durable: crate::model::ids::Lsn::from_u64(record.durable),
+            trace: record.trace.as_deref().and_then(TraceId::from_bytes),
             chunk: record.chunk.map(TryInto::try_into).transpose()?,
         })
     }
@@ -470,6 +498,8 @@ pub struct Began {
     pub durable: crate::model::ids::Lsn,
     /// Who opened it.
     pub principal: String,
+    /// The trace of the request; older logs know none.
+    pub trace: Option<TraceId>,
 }
 
 impl Began {
@@ -481,6 +511,7 @@ impl Began {
             began_us: self.began_us,
             durable: self.durable.as_u64(),
             principal: self.principal.clone(),
+            trace: self.trace.map(TraceId::to_bytes),
         };
         record.encode_to_vec()
     }
@@ -494,6 +525,7 @@ impl Began {
             began_us: record.began_us,
             durable: crate::model::ids::Lsn::from_u64(record.durable),
             principal: record.principal,
+            trace: record.trace.as_deref().and_then(TraceId::from_bytes),
         })
     }
 
@@ -511,6 +543,7 @@ impl Began {
             began_us: self.began_us,
             reason: "it was open when the sidecar stopped".to_owned(),
             durable: self.durable,
+            trace: self.trace,
             chunk: None,
         }
     }
@@ -541,6 +574,8 @@ pub struct Ended {
     pub key: Option<(KeyNote, Option<String>)>,
     /// Why it aborted: the problem's code and its sentence.
     pub cause: Option<(String, String)>,
+    /// The trace of the request; older logs know none.
+    pub trace: Option<TraceId>,
     /// What an operator gave up.
     pub skipped: Vec<Skipped>,
     /// Of which job it was a chunk, and what would undo it.
@@ -549,8 +584,17 @@ pub struct Ended {
 
 impl Ended {
     pub(super) fn encode(&self) -> Vec<u8> {
+        self.record(false).encode_to_vec()
+    }
+
+    /// For a checkpoint, which writes it again.
+    pub(super) fn encode_copy(&self) -> Vec<u8> {
+        self.record(true).encode_to_vec()
+    }
+
+    fn record(&self, copy: bool) -> DoneRecord {
         let names = |stores: &[StoreName]| stores.iter().map(ToString::to_string).collect();
-        let record = DoneRecord {
+        DoneRecord {
             run: self.run.into(),
             committed: self.outcome == Outcome::Committed,
             name: self.name.clone(),
@@ -565,8 +609,9 @@ impl Ended {
             cause: self.cause.as_ref().map(|(code, text)| vec![code.clone(), text.clone()]).unwrap_or_default(),
             skipped: self.skipped.iter().map(|skipped| SkippedRecord::of(self.run, skipped)).collect(),
             chunk: self.chunk.as_ref().map(Into::into),
-        };
-        record.encode_to_vec()
+            trace: self.trace.map(TraceId::to_bytes),
+            copy,
+        }
     }
 
     pub(super) fn decode(payload: &[u8]) -> Result<Self, Unreadable> {
@@ -586,6 +631,7 @@ impl Ended {
             reason: record.reason,
             key: record.key.map(|key| Ok::<_, Unreadable>((key.try_into()?, answer))).transpose()?,
             cause: cause.next().zip(cause.next()),
+            trace: record.trace.as_deref().and_then(TraceId::from_bytes),
             skipped: record.skipped.into_iter().map(Into::into).collect(),
             chunk: record.chunk.map(TryInto::try_into).transpose()?,
         })

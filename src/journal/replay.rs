@@ -47,6 +47,8 @@ pub struct Replayed {
     pub ended_jobs: VecDeque<(TxnId, JobLog)>,
     /// Records read.
     pub records: u64,
+    /// Where each opening of the log stands, in order.
+    pub openings: Vec<(Incarnation, Lsn)>,
     keep: usize,
     runs: BTreeMap<Run, History>,
     began: BTreeMap<Run, (Lsn, Began)>,
@@ -65,6 +67,7 @@ impl Replayed {
             jobs: BTreeMap::new(),
             ended_jobs: VecDeque::new(),
             records: 0,
+            openings: Vec::new(),
             keep,
             runs: BTreeMap::new(),
             began: BTreeMap::new(),
@@ -82,6 +85,9 @@ impl Replayed {
             kind::OPENED | kind::CHECKPOINT => {
                 let opened: OpenedRecord = decode(payload)?;
                 self.incarnation = self.incarnation.max(Incarnation(opened.incarnation));
+                if record_kind == kind::OPENED {
+                    self.openings.push((Incarnation(opened.incarnation), lsn));
+                }
             }
             kind::BEGAN => {
                 let began = Began::decode(payload)?;

@@ -9,12 +9,13 @@ use crate::model::state::Outcome;
 pub struct Decided {
     run: Run,
     outcome: Outcome,
+    logged: bool,
 }
 
 impl Decided {
-    /// For the journal alone.
-    pub(super) fn mint(run: Run, outcome: Outcome) -> Self {
-        Self { run, outcome }
+    /// For the journal alone; `logged`: the log holds it in a record of its own.
+    pub(super) fn mint(run: Run, outcome: Outcome, logged: bool) -> Self {
+        Self { run, outcome, logged }
     }
 
     /// A slip for tests of stores, which have no journal.
@@ -22,13 +23,19 @@ impl Decided {
     #[cfg(any(test, feature = "test-slips"))]
     #[must_use]
     pub fn for_tests(run: Run, outcome: Outcome) -> Self {
-        Self::mint(run, outcome)
+        Self::mint(run, outcome, true)
     }
 
     /// Which run.
     #[must_use]
     pub fn run(&self) -> Run {
         self.run
+    }
+
+    /// Whether a record of the log says it, which has been told then: see [`super::feed`].
+    #[must_use]
+    pub fn is_logged(&self) -> bool {
+        self.logged
     }
 
     /// Which way.

@@ -7,6 +7,7 @@ use crate::lock::{Claim, LockKey, Mode};
 use crate::model::commit::{Decider, Gid, KeyNote, RedoWrite};
 use crate::model::ids::{Attempt, LogId, TxnId};
 use crate::model::job::ChunkNote;
+use crate::model::trace::TraceId;
 
 mod waiting;
 
@@ -42,6 +43,7 @@ fn intent(run: Run, decider: &str) -> Intent {
         began_us: 17,
         reason: "because".into(),
         durable: Lsn::from_u64(9),
+        trace: TraceId::from_bytes(&[3; 16]),
         chunk: Some(note()),
     }
 }
@@ -68,6 +70,7 @@ fn ended(run: Run, key: Option<(KeyNote, Option<String>)>) -> Ended {
         reason: "r".into(),
         key,
         cause: Some(("conflict".into(), "x".into())),
+        trace: TraceId::from_bytes(&[3; 16]),
         skipped: vec![skipped("vec")],
         chunk: None,
     }
@@ -76,7 +79,7 @@ fn ended(run: Run, key: Option<(KeyNote, Option<String>)>) -> Ended {
 #[test]
 fn records_read_back() {
     let intent = intent(run(), "graph");
-    assert_eq!(Intent::decode(&intent.encode()), Ok(intent));
+    assert_eq!(Intent::decode(&intent.encode(17)), Ok(intent));
     let ended = ended(run(), Some((KeyNote { key: "a/b".into(), digest: [1; 32] }, Some("{}".into()))));
     let ended = Ended { chunk: Some(note()), ..ended };
     assert_eq!(Ended::decode(&ended.encode()), Ok(ended));
@@ -85,7 +88,7 @@ fn records_read_back() {
 proptest! {
     #[test]
     fn damaged_records_are_refused_or_read_but_never_panic(mut at in 0usize..400, byte in any::<u8>(), cut in 0usize..400) {
-        let mut bytes = intent(run(), "graph").encode();
+        let mut bytes = intent(run(), "graph").encode(17);
         at %= bytes.len();
         bytes[at] = byte;
         let _ = Intent::decode(&bytes);

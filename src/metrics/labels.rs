@@ -294,6 +294,8 @@ labels! {
         WaitFor = "GET /v1/wait-for",
         /// The last deadlocks.
         Deadlocks = "GET /v1/deadlocks",
+        /// Follow the events.
+        Events = "GET /v1/events",
         /// The status.
         Status = "GET /v1/status",
         /// The contract.
@@ -320,7 +322,7 @@ impl Route {
                 all.retain(|status| *status != 405);
                 all
             }
-            Self::List => vec![200, 400, 401, 429, 500, 503],
+            Self::List | Self::Events => vec![200, 400, 401, 429, 500, 503],
             Self::Resolve | Self::ResolveOrphan => vec![200, 400, 401, 403, 404, 409, 413, 415, 500, 503, 507],
             Self::Explain => vec![200, 400, 401, 404, 500, 503],
             Self::Orphans => vec![200, 400, 401, 500, 503],

@@ -9,11 +9,12 @@ mod labels;
 #[cfg(test)]
 mod tests;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
 };
 
 use families::{Hand, Locks, Log, Maker, SPANS};
@@ -74,6 +75,10 @@ struct Families {
     sweep: Histogram,
     http_requests: IntCounterVec,
     http_seconds: HistogramVec,
+    followers: IntGauge,
+    events: IntCounter,
+    /// What `events` has been brought up to.
+    events_seen: AtomicU64,
 }
 
 impl Families {
@@ -141,6 +146,9 @@ impl Families {
             ),
             http_requests: m.counters("http_requests_total", "Requests at the door, by answer", &["route", "status"]),
             http_seconds: m.histograms("http_request_seconds", "How long requests at the door took", &["route"], SPANS),
+            followers: m.count("event_followers", "Clients that follow the events"),
+            events: m.counter("events_total", "Events told, whether anybody followed or not"),
+            events_seen: AtomicU64::new(0),
             refresher: OnceLock::new(),
             registry: registry.clone(),
         }
@@ -368,6 +376,23 @@ impl Metrics {
     /// Recovery found a transaction unfinished and left it so.
     pub fn recovered(&self, outcome: RecoveryOutcome) {
         self.0.recovered.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// Somebody follows the events.
+    pub fn follower_came(&self) {
+        self.0.followers.inc();
+    }
+
+    /// Somebody follows the events no more.
+    pub fn follower_left(&self) {
+        self.0.followers.dec();
+    }
+
+    /// So many events were told since the start.
+    pub fn set_events(&self, told: u64) {
+        // Counted elsewhere and only looked up here. Two that render at the same time each add their own part.
+        let before = self.0.events_seen.fetch_max(told, Ordering::Relaxed);
+        self.0.events.inc_by(told.saturating_sub(before));
     }
 
     /// So many left-overs are gone.

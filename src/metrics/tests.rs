@@ -44,6 +44,8 @@ fn every_family_of_the_contract_is_there_at_zero() {
         "journal_keys",
         "http_requests_total",
         "http_request_seconds",
+        "event_followers",
+        "events_total",
         "interventions_open",
         "resolutions_total",
         "audit_failures_total",

@@ -33,6 +33,8 @@ pub struct JobWish {
     pub principal: Arc<str>,
     /// Of the request: the same one again means the same job.
     pub digest: [u8; 32],
+    /// Of the request that opened it.
+    pub trace: super::trace::TraceId,
 }
 
 /// What makes a transaction a chunk.

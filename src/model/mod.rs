@@ -12,5 +12,6 @@ pub mod reference;
 pub mod request;
 pub mod state;
 pub mod statement;
+pub mod trace;
 pub mod view;
 pub mod wait;

@@ -11,6 +11,7 @@ use super::ids::StoreName;
 use super::problem::Problem;
 use super::record::Record;
 use super::reference::Template;
+use super::trace::TraceId;
 
 /// A one-shot transaction.
 #[derive(Clone, Debug)]
@@ -33,6 +34,8 @@ pub struct TxnRequest {
     pub wait: WaitFor,
     /// What to do, in the given order within a store. At least one.
     pub operations: Vec<Operation>,
+    /// The trace of the request that asked for it: the transaction's correlation id.
+    pub trace: TraceId,
 }
 
 /// A transaction that is opened now and told its operations call by call.

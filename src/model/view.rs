@@ -19,6 +19,9 @@ pub struct View {
     /// As given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The trace id of the request that asked for it (W3C Trace Context): 32 hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
     /// `active`, `prepared`, `in_doubt`, `committing`, `committed`, `aborting`, `aborted` or `needs_intervention`; of a
     /// batch job also `compensating` and `compensated`.
     #[schema(value_type = String)]

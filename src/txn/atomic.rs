@@ -290,6 +290,7 @@ impl<'a> Attempt<'a> {
             began_us: self.entry.began_us,
             reason: self.plan.reason.clone(),
             durable: self.entry.durable,
+            trace: self.entry.trace(),
             chunk: self.entry.chunk_note(),
         }
     }
@@ -340,11 +341,15 @@ impl<'a> Attempt<'a> {
             reason: self.plan.reason.clone(),
             key: None,
             cause: None,
+            trace: self.entry.trace(),
             skipped: Vec::new(),
             chunk: None,
         };
         match self.core.journal.end(&ended) {
-            Ok(_) => End::Committed,
+            Ok(_) => {
+                self.entry.end_is_told();
+                End::Committed
+            }
             Err(problem) => End::Aborted(problem),
         }
     }
@@ -437,7 +442,7 @@ pub(super) async fn carry_out(
     }
     finish::note_owed(entry, &decided, &intent);
     entry.take(decided.outcome().event());
-    entry.step("decided", Some(decided.outcome().as_str().to_owned()));
+    entry.decided(&decided);
     crash::point("after_verdict");
     let start = Instant::now();
     if !finish::tell_everybody(core, entry, &decided, &intent).await {
@@ -489,6 +494,7 @@ pub(super) fn ended(entry: &Entry, decided: &Decided, intent: &Intent) -> Ended 
         reason: intent.reason.clone(),
         key: key.map(|note| (note, entry.kept_answer())),
         cause: entry.cause().map(|problem| (problem.code.as_str().to_owned(), problem.detail)),
+        trace: intent.trace,
         skipped: entry.hand.skipped(),
         chunk: intent.chunk.clone(),
     }

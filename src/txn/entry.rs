@@ -1,6 +1,7 @@
 //! One transaction in memory: what its task writes and what everybody else reads.
 
 mod kept;
+mod telling;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,6 +15,7 @@ use tokio::time::Instant;
 use super::hand::Hand;
 use super::job::OfJob;
 use crate::clock;
+use crate::journal::feed::{About, Feed};
 use crate::journal::record::Began;
 use crate::lock::{Deadlock, Standing};
 use crate::model::commit::{Decider, KeyNote};
@@ -23,6 +25,7 @@ use crate::model::powers::Role;
 use crate::model::problem::{Code, Problem};
 use crate::model::request::OnExpiry;
 use crate::model::state::{Event, TxnState};
+use crate::model::trace::TraceId;
 use crate::model::view::{ParticipantView, PlanView, PreparedView, Step, View};
 use crate::plan::Plan;
 
@@ -36,6 +39,9 @@ pub(super) struct Entry {
     pub(super) id: TxnId,
     pub(super) name: Option<String>,
     pub(super) key: Option<KeyNote>,
+    /// Who it is, for the feed's events.
+    about: Arc<About>,
+    feed: OnceLock<Feed>,
     /// Weighs against giving way in a deadlock.
     priority: i32,
     /// Microseconds since 1970.
@@ -77,6 +83,8 @@ struct Live {
     /// Operations done in this run.
     work: u32,
     recall: Recall,
+    /// Whether a record has told the end of this run.
+    end_told: bool,
 }
 
 /// How long a prepared transaction waits, and what then.
@@ -110,8 +118,15 @@ pub(super) struct Condemned {
 const TIMELINE_STEPS: usize = 64;
 
 impl Entry {
-    pub(super) fn new(id: TxnId, name: Option<String>, key: Option<KeyNote>, priority: i32, durable: Lsn) -> Self {
-        Self { priority, ..Self::from_past(id, name, key, durable, clock::now_us()) }
+    pub(super) fn new(
+        id: TxnId,
+        name: Option<String>,
+        key: Option<KeyNote>,
+        priority: i32,
+        trace: TraceId,
+        durable: Lsn,
+    ) -> Self {
+        Self { priority, ..Self::from_past(id, name, key, Some(trace), durable, clock::now_us()) }
     }
 
     /// One that recovery found in the log.
@@ -119,6 +134,7 @@ impl Entry {
         id: TxnId,
         name: Option<String>,
         key: Option<KeyNote>,
+        trace: Option<TraceId>,
         durable: Lsn,
         began_us: i64,
     ) -> Self {
@@ -139,12 +155,31 @@ impl Entry {
             promise: None,
             work: 0,
             recall: Recall::Possible,
+            end_told: false,
         };
+        let about = Arc::new(About { transaction: id, name: name.clone(), trace });
+        let feed = OnceLock::new();
         let (changed, _) = watch::channel(TxnState::Active);
         let (settled, _) = watch::channel(false);
         let (began, live, pin) = (Instant::now(), Mutex::new(live), AtomicU64::new(durable.as_u64()));
         let (hand, of_job) = (Hand::new(), OnceLock::new());
-        Self { id, name, key, priority: 0, began_us, began, durable, hand, of_job, pin, live, changed, settled }
+        Self {
+            id,
+            name,
+            key,
+            about,
+            feed,
+            priority: 0,
+            began_us,
+            began,
+            durable,
+            hand,
+            of_job,
+            pin,
+            live,
+            changed,
+            settled,
+        }
     }
 
     /// The oldest place in the log that its recovery would need.
@@ -302,6 +337,11 @@ impl Entry {
         Ok(())
     }
 
+    /// The trace of the request that asked for it.
+    pub(super) fn trace(&self) -> Option<TraceId> {
+        self.about.trace
+    }
+
     /// What the log is told when an interactive one is opened.
     pub(super) fn began_record(&self, principal: &str) -> Began {
         Began {
@@ -311,6 +351,7 @@ impl Entry {
             began_us: self.began_us,
             durable: self.durable,
             principal: principal.to_owned(),
+            trace: self.trace(),
         }
     }
 
@@ -334,13 +375,6 @@ impl Entry {
         let mut results = live.results.as_deref().cloned().unwrap_or_default();
         results.extend(again);
         live.results = Some(Arc::new(results));
-    }
-
-    pub(super) fn step(&self, step: &'static str, detail: Option<String>) {
-        let mut live = self.live();
-        if live.timeline.len() < TIMELINE_STEPS {
-            live.timeline.push(Step { at: clock::rfc3339(clock::now_us()), step, detail });
-        }
     }
 
     pub(super) fn planned(&self, run: Run, plan: &Plan) {
@@ -433,6 +467,7 @@ impl Entry {
             live.pending.clear();
             live.owes = false;
             live.work = 0;
+            live.end_told = false;
             if !matches!(live.recall, Recall::Told(_)) {
                 live.recall = Recall::Possible;
             }
@@ -442,9 +477,12 @@ impl Entry {
     }
 
     pub(super) fn closed(&self, ended_us: i64) {
-        let mut live = self.live();
-        live.ended_us = Some(ended_us);
-        live.took_ms = Some(self.began.elapsed().as_secs_f64() * 1000.0);
+        {
+            let mut live = self.live();
+            live.ended_us = Some(ended_us);
+            live.took_ms = Some(self.began.elapsed().as_secs_f64() * 1000.0);
+        }
+        self.tell_end();
     }
 
     /// Microseconds since 1970; `None` while it is open.
@@ -478,6 +516,7 @@ impl Entry {
         View {
             id: self.id.to_string(),
             name: self.name.clone(),
+            trace_id: self.trace().map(|trace| trace.to_string()),
             state,
             guarantee,
             plan: live.plan.clone(),

@@ -4,7 +4,7 @@ use crate::model::state::Event;
 
 fn entry(events: &[Event]) -> Entry {
     let run = Run { txn: TxnId::fresh(), attempt: crate::model::ids::Attempt::FIRST };
-    let entry = Entry::from_past(run.txn, Some("n".into()), None, crate::model::ids::Lsn::ZERO, 0);
+    let entry = Entry::from_past(run.txn, Some("n".into()), None, None, crate::model::ids::Lsn::ZERO, 0);
     entry.replanned(run, &"graph".into(), &["pg".into()], &["vec".into()], "graph cannot prepare, so it decides");
     events.iter().for_each(|event| entry.take(*event));
     entry

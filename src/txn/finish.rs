@@ -71,6 +71,7 @@ pub(super) async fn write_end(core: &Core, entry: &Entry, decided: &Decided, int
     // Reads and one-phase aborts promised nothing; everything else is written down.
     match core.journal.end(&ended) {
         Ok(lsn) => {
+            entry.end_is_told();
             job::note_end(core, entry, &ended, lsn);
             core.keyed().note(lsn, ended);
             core.locks.release_all(entry.id);

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
+use tracing::Instrument;
 
 use self::again::Again;
 use super::atomic::{self, End};
@@ -45,7 +46,8 @@ const EXPIRY_AGAIN: Duration = Duration::from_secs(1);
 pub(super) fn take_up(core: &Arc<Core>, prepared: Prepared, place: Lsn) {
     let intent = &prepared.intent;
     let (name, key) = (intent.name.clone(), intent.key.clone());
-    let entry = Entry::from_past(intent.run.txn, name, key, intent.durable, intent.began_us);
+    let entry = Entry::from_past(intent.run.txn, name, key, intent.trace, intent.durable, intent.began_us);
+    entry.tell_to(core.journal.feed());
     let preparers: Vec<_> = intent.preparers.iter().map(|(store, _)| store.clone()).collect();
     entry.replanned(intent.run, &intent.decider, &preparers, &intent.redoers(), &intent.reason);
     entry.remember(prepared.answer.as_deref());
@@ -62,7 +64,8 @@ pub(super) fn take_up(core: &Arc<Core>, prepared: Prepared, place: Lsn) {
         wait: prepared.terms.wait(),
     };
     let calls = core.conversations.begin(entry.id, terms);
-    core.tasks.spawn(resume(core.clone(), entry, prepared, calls));
+    let span = entry.span();
+    core.tasks.spawn(resume(core.clone(), entry, prepared, calls).instrument(span));
 }
 
 async fn resume(core: Arc<Core>, entry: Arc<Entry>, prepared: Prepared, calls: mpsc::Receiver<Call>) {
@@ -188,7 +191,7 @@ impl<'a> Held<'a> {
         if behind < segment {
             return;
         }
-        match self.core.journal.promise(&self.prepared).await {
+        match self.core.journal.promise_again(&self.prepared).await {
             Ok(place) => self.entry.pinned_at(place),
             Err(Undecided::NotWritten(why) | Undecided::Unknown(why)) => {
                 tracing::debug!(transaction = %self.entry.id, %why, "its record stays where it is for now");

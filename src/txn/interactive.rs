@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use self::talk::Talk;
 use super::entry::{Entry, Results, cause_view};
@@ -142,7 +143,7 @@ impl Coordinator {
         if core.registry.open_count() >= core.settings.max_open {
             return Err(Problem::new(Code::Overloaded, format!("{} transactions are open", core.settings.max_open)));
         }
-        let entry = core.begin(request.name, key, request.priority)?;
+        let entry = core.begin(request.name, key, request.priority, request.trace)?;
         entry.step("begun", None);
         if let Err(problem) = core.journal.begin(&entry.began_record(&principal)) {
             close(core, &entry, super::End::Aborted(problem.clone()));
@@ -152,7 +153,7 @@ impl Coordinator {
         let (isolation, timeout, wait) = (request.isolation, request.timeout, request.wait);
         let terms = Terms { principal, isolation, timeout, lease, wait };
         let calls = core.conversations.begin(entry.id, terms.clone());
-        core.tasks.spawn(converse(core.clone(), entry.clone(), terms, calls));
+        core.tasks.spawn(converse(core.clone(), entry.clone(), terms, calls).instrument(entry.span()));
         let mut view = entry.view();
         if !request.operations.is_empty() || !request.locks.is_empty() {
             view = self.talk_to(&entry, request.operations, request.locks).await?;

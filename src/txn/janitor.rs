@@ -94,6 +94,7 @@ pub(super) fn gauges(core: &Core, metrics: &Metrics) {
     }
     metrics.set_journal_keys(core.keyed().len());
     metrics.set_locks(core.locks.held(), core.locks.waiting());
+    metrics.set_events(core.journal.feed().told());
     let stats = core.journal.stats();
     metrics.set_journal(stats.segments as usize, stats.bytes, oldest_live, stats.poisoned);
 }

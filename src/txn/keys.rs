@@ -153,6 +153,7 @@ mod tests {
             reason: String::new(),
             key: Some((note, Some("{}".to_owned()))),
             cause: None,
+            trace: None,
             skipped: Vec::new(),
             chunk: None,
         }

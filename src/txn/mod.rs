@@ -21,6 +21,7 @@ mod core;
 mod deadlock;
 mod elsewhere;
 mod entry;
+mod events;
 mod explain;
 mod finish;
 mod hand;
@@ -52,9 +53,11 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Instrument;
 
 pub use self::core::Settings;
 pub use self::deadlock::{DeadlockView, NodeView, WaitForView};
+pub use self::events::FollowWish;
 pub use self::explain::{DeciderView, Explanation, PromiseView, VerbView};
 pub use self::hand::SetbackView;
 pub use self::interactive::Opened;
@@ -83,6 +86,7 @@ use crate::model::ids::{Run, StoreName, TxnId};
 use crate::model::problem::{Code, Problem};
 use crate::model::request::{TxnRequest, WaitFor};
 use crate::model::state::{Event, Outcome, TxnState};
+use crate::model::trace::TraceId;
 use crate::model::view::{Answer, View};
 use crate::plan::{Plan, parts};
 use crate::store::Store;
@@ -262,9 +266,9 @@ impl Coordinator {
         if core.registry.open_count() >= core.settings.max_open {
             return Err(Problem::new(Code::Overloaded, format!("{} transactions are open", core.settings.max_open)));
         }
-        let entry = core.begin(request.name.clone(), key, request.priority)?;
+        let entry = core.begin(request.name.clone(), key, request.priority, request.trace)?;
         entry.step("begun", None);
-        core.tasks.spawn(drive(core.clone(), entry.clone(), request, deadline));
+        core.tasks.spawn(drive(core.clone(), entry.clone(), request, deadline).instrument(entry.span()));
         Ok(Admitted::Running(entry))
     }
 
@@ -428,12 +432,20 @@ impl Core {
     }
 
     /// Lets a transaction in, as the only one with its key.
-    fn begin(&self, name: Option<String>, key: Option<KeyNote>, priority: i32) -> Result<Arc<Entry>, Problem> {
+    fn begin(
+        &self,
+        name: Option<String>,
+        key: Option<KeyNote>,
+        priority: i32,
+        trace: TraceId,
+    ) -> Result<Arc<Entry>, Problem> {
         let recorded = |note: &KeyNote| match look_up::in_the_log(self, note)? {
             Some(entry) => Err(registry::in_flight(&entry)),
             None => Ok(()),
         };
-        self.registry.begin(name, key, priority, || self.journal.durable_lsn(), recorded)
+        let entry = self.registry.begin(name, key, priority, trace, || self.journal.durable_lsn(), recorded)?;
+        entry.tell_to(self.journal.feed());
+        Ok(entry)
     }
 
     /// Refuses what no run could do, as soon as the stores' powers are known.

@@ -12,6 +12,7 @@ use std::sync::{Arc, PoisonError};
 
 use serde::Serialize;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::core::Core;
 use super::entry::{Entry, from_ended};
@@ -162,7 +163,8 @@ pub(super) fn resume_all(core: &Arc<Core>, plan: RecoveryPlan, origin: Origin, s
         for site in to_fence(core, &bucket) {
             site.will_fence();
         }
-        core.tasks.spawn(resume(core.clone(), entry, bucket, origin, since));
+        let span = entry.span();
+        core.tasks.spawn(resume(core.clone(), entry, bucket, origin, since).instrument(span));
     }
 }
 
@@ -178,7 +180,9 @@ fn to_fence<'a>(core: &'a Core, bucket: &'a Bucket) -> Vec<&'a Arc<Site>> {
 fn adopt(core: &Arc<Core>, bucket: &Bucket) -> Arc<Entry> {
     let intent = &bucket.history().intent;
     let run = intent.run;
-    let entry = Entry::from_past(run.txn, intent.name.clone(), intent.key.clone(), intent.durable, intent.began_us);
+    let (name, key) = (intent.name.clone(), intent.key.clone());
+    let entry = Entry::from_past(run.txn, name, key, intent.trace, intent.durable, intent.began_us);
+    entry.tell_to(core.journal.feed());
     let preparers: Vec<_> = intent.preparers.iter().map(|(store, _)| store.clone()).collect();
     entry.replanned(run, &intent.decider, &preparers, &intent.redoers(), &intent.reason);
     bucket.history().skipped.iter().cloned().for_each(|skipped| entry.hand.give_up(skipped));
@@ -230,7 +234,7 @@ async fn end(
 ) {
     finish::note_owed(entry, decided, &history.intent);
     entry.take(decided.outcome().event());
-    entry.step("decided", Some(decided.outcome().as_str().to_owned()));
+    entry.decided(decided);
     // What the log knows goes at full speed: redo writes of many travel in one call. An orphan has no redo writes.
     let site = history.intent.preparers.first().and_then(|(store, _)| core.site(store).ok());
     let turn = match site.filter(|_| origin == Origin::Store) {
@@ -323,9 +327,10 @@ fn needs_operator(entry: &Entry, lost: &[StoreName]) {
         entry.hand.refuse(store);
         entry.set_back(store, &detail);
     }
-    entry.refused_for(Problem::new(Code::JournalUnavailable, detail));
+    entry.refused_for(Problem::new(Code::JournalUnavailable, detail.clone()));
     entry.take(Event::DecidedCommit);
     entry.take(Event::Refused);
+    entry.step("refused", Some(detail));
 }
 
 /// What the log has lost can be neither carried out nor tried again: an operator gives it up. `false`: the program is
@@ -393,6 +398,7 @@ pub(super) fn adopt_orphan(core: &Arc<Core>, store: &StoreName, gid: Gid) {
         began_us: crate::clock::now_us(),
         reason: "found prepared in a store, unknown to the log".to_owned(),
         durable: gid.durable,
+        trace: None,
         chunk: None,
     };
     let (first, skipped) = (core.journal.next_lsn(), Vec::new());

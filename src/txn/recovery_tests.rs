@@ -20,6 +20,7 @@ fn history(first: u64, decider: &str, verdict: Option<Outcome>) -> History {
         began_us: 0,
         reason: String::new(),
         durable: Lsn::ZERO,
+        trace: None,
         chunk: None,
     };
     History { first: Lsn::from_u64(first), intent, verdict, answer: None, prepared: None, skipped: Vec::new() }
@@ -40,6 +41,7 @@ fn each_history_has_one_bucket() {
         began_us: 0,
         durable: Lsn::ZERO,
         principal: "anonymous".to_owned(),
+        trace: None,
     };
     let plan = RecoveryPlan::new(open, &[(Lsn::from_u64(3), began)]);
     assert!(matches!(&plan.buckets[0], Bucket::Fence(_, store) if store.as_str() == "graph"));

@@ -11,6 +11,7 @@ use crate::model::commit::KeyNote;
 use crate::model::ids::{Lsn, TxnId};
 use crate::model::problem::{Code, Problem};
 use crate::model::state::TxnState;
+use crate::model::trace::TraceId;
 
 /// How much of the past is kept.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +74,7 @@ impl Registry {
         name: Option<String>,
         key: Option<KeyNote>,
         priority: i32,
+        trace: TraceId,
         durable: impl FnOnce() -> Lsn,
         recorded: impl FnOnce(&KeyNote) -> Result<(), Problem>,
     ) -> Result<Arc<Entry>, Problem> {
@@ -87,7 +89,7 @@ impl Registry {
             let detail = format!("the open transaction {} has the name `{}`", open.id, name.unwrap_or_default());
             return Err(Problem::new(Code::NameInUse, detail).at("/name"));
         }
-        let entry = Arc::new(Entry::new(TxnId::fresh(), name, key, priority, durable()));
+        let entry = Arc::new(Entry::new(TxnId::fresh(), name, key, priority, trace, durable()));
         tables.insert(&entry);
         tables.open.insert(entry.id, entry.clone());
         Ok(entry)
@@ -287,7 +289,7 @@ mod tests {
     }
 
     fn begin(registry: &Registry, digest: u8) -> Result<Arc<Entry>, Code> {
-        let begun = registry.begin(None, Some(note(digest)), 0, || Lsn::ZERO, |_| Ok(()));
+        let begun = registry.begin(None, Some(note(digest)), 0, TraceId::fresh(), || Lsn::ZERO, |_| Ok(()));
         begun.map_err(|problem| problem.code)
     }
 
@@ -319,9 +321,12 @@ mod tests {
     fn what_the_log_remembers_is_asked_inside_the_lock() {
         let registry = Registry::new(Retention::default());
         let refusal = |_: &KeyNote| Err(Problem::new(Code::InFlight, "the log knows it"));
-        let refused = registry.begin(None, Some(note(1)), 0, || Lsn::ZERO, refusal);
+        let refused = registry.begin(None, Some(note(1)), 0, TraceId::fresh(), || Lsn::ZERO, refusal);
         assert_eq!(refused.err().map(|problem| problem.code), Some(Code::InFlight));
         assert_eq!(registry.open_count(), 0);
-        assert!(registry.begin(None, None, 0, || Lsn::ZERO, refusal).is_ok(), "without a key nobody is asked");
+        assert!(
+            registry.begin(None, None, 0, TraceId::fresh(), || Lsn::ZERO, refusal).is_ok(),
+            "without a key nobody is asked"
+        );
     }
 }

@@ -60,7 +60,11 @@ fn fill(wal: &Wal, runs: &[RunRecord]) -> Vec<u64> {
             };
             let at = append(wal, kind::INTENT, &intent);
             let answer = Some(secret("answer"));
-            append(wal, kind::DECISION, &VerdictRecord { run: run.clone(), committed: true, answer: answer.clone() });
+            append(
+                wal,
+                kind::DECISION,
+                &VerdictRecord { run: run.clone(), committed: true, answer: answer.clone(), at_us: 0 },
+            );
             let cause = vec!["constraint_violation".into(), secret("cause")];
             let done = DoneRecord { run: run.clone(), key: Some(key), answer, cause, ..DoneRecord::default() };
             append(wal, kind::DONE, &done);

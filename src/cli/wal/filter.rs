@@ -137,7 +137,7 @@ mod tests {
     }
 
     fn verdict(lsn: u64, run: Run) -> Record {
-        let payload = VerdictRecord { run: run.into(), committed: true, answer: None }.encode_to_vec();
+        let payload = VerdictRecord { run: run.into(), committed: true, answer: None, at_us: 0 }.encode_to_vec();
         Record { lsn: Lsn::from_u64(lsn), kind: kind::DECISION, durable_lsn: Lsn::ZERO, payload }
     }
 

@@ -17,6 +17,7 @@ use crate::journal::record::{
     BeganRecord, DoneRecord, IntentRecord, OpenedRecord, RunRecord, SkippedRecord, VerdictRecord, kind,
 };
 use crate::model::ids::Run;
+use crate::model::trace::TraceId;
 
 /// A record as JSON: its place, its kind and what it says; with `values` also what applications wrote.
 pub(super) fn describe(record: &Record, values: bool) -> Value {
@@ -108,7 +109,8 @@ fn contents(record_kind: u8, payload: &[u8], values: Values) -> Result<Value, pr
         kind::DECISION | kind::LEARNT => {
             let verdict = VerdictRecord::decode(payload)?;
             let answer = verdict.answer.map(|answer| values.text(answer));
-            json!({"run": run(&verdict.run), "outcome": outcome(verdict.committed), "answer": answer})
+            let at = clock::rfc3339(verdict.at_us);
+            json!({"run": run(&verdict.run), "outcome": outcome(verdict.committed), "at": at, "answer": answer})
         }
         kind::DONE => {
             let done = DoneRecord::decode(payload)?;
@@ -168,7 +170,8 @@ fn intent(intent: IntentRecord, values: Values) -> Value {
     json!({
         "run": run(&intent.run), "name": intent.name, "decider": intent.decider, "gids": intent.gids,
         "redo": redo.collect::<Vec<_>>(), "locks": locks, "key": intent.key.map(|key| values.text(key.key)),
-        "began_at": clock::rfc3339(intent.began_us), "reason": intent.reason,
+        "began_at": clock::rfc3339(intent.began_us), "at": clock::rfc3339(intent.at_us), "reason": intent.reason,
+        "trace_id": intent.trace.as_deref().and_then(TraceId::from_bytes).map(|trace| trace.to_string()),
         "chunk": intent.chunk.map(|chunk| self::chunk(chunk, values)),
     })
 }

@@ -5,11 +5,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use outrigger_wal::Options;
 use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::audit::{self, Act, Line};
-use crate::http::{Api, Conversing, Locks, Operator};
+use crate::http::{Api, Conversing, Events, Locks, Operator};
+use crate::journal::Journal;
+use crate::journal::feed::Follower;
 use crate::model::commit::KeyNote;
 use crate::model::job::{ChunkWish, JobVerdict, JobWish};
 use crate::model::operator::Verb;
@@ -18,8 +21,8 @@ use crate::model::request::{Opening, Operation, PrepareWish, TxnRequest, WaitFor
 use crate::model::state::{Outcome, TxnState};
 use crate::model::view::{Answer, View};
 use crate::txn::{
-    Accepted, DeadlockView, Explanation, Find, HandWish, KeyView, LeaseActor, LeaseView, LeaseWish, ListFilter, Opened,
-    OrphanList, OrphanResolved, OrphanWish, Page, WaitForView,
+    Accepted, DeadlockView, Explanation, Find, FollowWish, HandWish, KeyView, LeaseActor, LeaseView, LeaseWish,
+    ListFilter, Opened, OrphanList, OrphanResolved, OrphanWish, Page, WaitForView,
 };
 
 /// The id of every transaction here.
@@ -33,6 +36,9 @@ pub(super) struct Fake {
     submissions: AtomicUsize,
     panics: AtomicBool,
     held: watch::Sender<bool>,
+    /// For its feed: the door's followers hear what a test tells there.
+    journal: Journal,
+    _dir: tempfile::TempDir,
     by_hand: Mutex<Vec<String>>,
     noted: Mutex<Vec<Value>>,
     /// Nothing can be written down.
@@ -41,6 +47,9 @@ pub(super) struct Fake {
 
 impl Default for Fake {
     fn default() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { segment_bytes: 1 << 20, force_filesystem: true, ..Options::default() };
+        let (journal, _) = Journal::open(dir.path(), options, 10).unwrap();
         Self {
             answer: Mutex::default(),
             last: Mutex::default(),
@@ -49,6 +58,8 @@ impl Default for Fake {
             submissions: AtomicUsize::new(0),
             panics: AtomicBool::new(false),
             held: watch::channel(false).0,
+            journal,
+            _dir: dir,
             by_hand: Mutex::default(),
             noted: Mutex::default(),
             deaf: AtomicBool::new(false),
@@ -83,6 +94,10 @@ impl Fake {
         self.filter.lock().unwrap().clone()
     }
 
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
     pub(super) fn submissions(&self) -> usize {
         self.submissions.load(Ordering::SeqCst)
     }
@@ -111,6 +126,7 @@ pub(super) fn view(state: TxnState) -> Box<View> {
     Box::new(View {
         id: ID.to_owned(),
         name: None,
+        trace_id: None,
         state,
         guarantee: Some("atomic"),
         plan: None,
@@ -197,6 +213,12 @@ impl Api for Fake {
 
     fn is_ready(&self) -> bool {
         true
+    }
+}
+
+impl Events for Fake {
+    fn follow(&self, wish: FollowWish) -> Result<Follower, Problem> {
+        self.journal.follow(wish.only, Arc::new(|_| None), wish.after)
     }
 }
 

@@ -31,6 +31,7 @@ pub(super) use lease::{lease, renewal};
 
 use crate::model::problem::{Code, Problem};
 use crate::model::request::{DeclaredLock, Isolation, Operation, PatternWish, RetryPolicy, TxnRequest, WaitFor, link};
+use crate::model::trace::TraceId;
 use members::{Members, shown};
 
 /// Operations in one transaction.
@@ -57,6 +58,15 @@ pub(super) enum Asked {
     OneShot(TxnRequest),
     /// Opened now, told its operations call by call, and open so long after each.
     Interactive(TxnRequest, Duration),
+}
+
+impl Asked {
+    /// The same, of the trace that its request belongs to.
+    pub(super) fn of(mut self, trace: Option<&TraceId>) -> Self {
+        let (Self::OneShot(request) | Self::Interactive(request, _)) = &mut self;
+        request.trace = trace.copied().unwrap_or(request.trace);
+        self
+    }
 }
 
 /// Reads the body of `POST /v1/transactions`; `store_kind` knows the configured stores.
@@ -108,7 +118,9 @@ fn common(
     let wait = wait(members)?.unwrap_or_default();
     let items = members.list("operations", MAX_OPERATIONS)?.unwrap_or_default();
     let operations = operations(items, store_kind)?;
-    Ok(TxnRequest { name, pattern, isolation, timeout, priority, retry, locks, wait, operations })
+    // Whoever knows the request's own trace puts it in this one's place.
+    let trace = TraceId::fresh();
+    Ok(TxnRequest { name, pattern, isolation, timeout, priority, retry, locks, wait, operations, trace })
 }
 
 fn wait(members: &mut Members) -> Result<Option<WaitFor>, Problem> {

@@ -50,13 +50,21 @@ fn prepared(run: Run, decider: &str) -> Prepared {
 
 fn began(run: Run) -> Began {
     let key = Some(KeyNote { key: "anonymous/k".into(), digest: [5; 32] });
-    Began { run, name: Some("n".to_owned()), key, began_us: 1, durable: Lsn::from_u64(2), principal: "p".to_owned() }
+    Began {
+        run,
+        name: Some("n".to_owned()),
+        key,
+        began_us: 1,
+        durable: Lsn::from_u64(2),
+        principal: "p".to_owned(),
+        trace: TraceId::from_bytes(&[3; 16]),
+    }
 }
 
 #[test]
 fn they_read_back() {
     let prepared = prepared(run(), "graph");
-    assert_eq!(Prepared::decode(&prepared.encode()), Ok(prepared));
+    assert_eq!(Prepared::decode(&prepared.encode(17, false)), Ok(prepared));
     let began = began(run());
     assert_eq!(Began::decode(&began.encode()), Ok(began));
 }
@@ -76,7 +84,7 @@ fn who_was_open_is_interrupted_until_it_intends_or_ends() {
     let opened = (kind::BEGAN, began(run).encode());
     let only = replay(std::slice::from_ref(&opened));
     assert_eq!((only.interrupted.len(), only.open.len()), (1, 0));
-    let intends = replay(&[opened.clone(), (kind::INTENT, intent(run, "graph").encode())]);
+    let intends = replay(&[opened.clone(), (kind::INTENT, intent(run, "graph").encode(17))]);
     assert_eq!((intends.interrupted.len(), intends.open.len()), (0, 1));
     let done = replay(&[opened, (kind::DONE, ended(run, None).encode())]);
     assert_eq!((done.interrupted.len(), done.open.len(), done.ended.len()), (0, 0, 1));
@@ -85,9 +93,9 @@ fn who_was_open_is_interrupted_until_it_intends_or_ends() {
 #[test]
 fn it_waits_until_a_store_is_asked_or_it_is_ruled() {
     let run = run();
-    let intent = (kind::INTENT, intent(run, "graph").encode());
-    let promised = (kind::PREPARED, prepared(run, "graph").encode());
-    let verdict = VerdictRecord { run: run.into(), committed: false, answer: None };
+    let intent = (kind::INTENT, intent(run, "graph").encode(17));
+    let promised = (kind::PREPARED, prepared(run, "graph").encode(17, false));
+    let verdict = VerdictRecord { run: run.into(), committed: false, answer: None, at_us: 17 };
     let verdict = (kind::DECISION, verdict.encode_to_vec());
     let waits = |records: &[(u8, Vec<u8>)]| {
         let open = replay(records).open;

@@ -18,6 +18,7 @@ use crate::model::reference::Template;
 use crate::model::request::{
     Action, DeclaredLock, Expect, Isolation, Operation, PatternWish, RetryPolicy, TxnRequest, WaitFor,
 };
+use crate::model::trace::TraceId;
 use crate::model::view::{Answer, View};
 use crate::txn::{Configured, Coordinator, Makings, Retention, Settings};
 
@@ -129,6 +130,7 @@ impl Wish {
             locks: self.locks.iter().map(|key| DeclaredLock { key: (*key).to_owned(), exclusive: true }).collect(),
             wait: WaitFor::Applied,
             operations: self.steps.iter().enumerate().map(operation).collect(),
+            trace: TraceId::fresh(),
         }
     }
 }

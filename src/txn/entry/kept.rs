@@ -23,6 +23,9 @@ struct Kept {
     results: Option<Results>,
     attempts: u32,
     began_us: i64,
+    /// Older markers have none.
+    #[serde(default)]
+    trace_id: Option<String>,
     #[serde(default)]
     parent: Option<String>,
     #[serde(default)]
@@ -67,6 +70,7 @@ impl Entry {
             results: live.results.as_deref().cloned(),
             attempts: live.attempt.0,
             began_us: self.began_us,
+            trace_id: self.trace().map(|trace| trace.to_string()),
             parent: note.as_ref().map(|note| note.parent.clone()),
             chunk: note.filter(|note| !note.undoes).map(|note| note.number),
             redone: live.redone.clone(),
@@ -87,7 +91,7 @@ impl Entry {
 /// A transaction that only its `Done` record remembers.
 pub(in crate::txn) fn from_ended(ended: &Ended) -> Entry {
     let key = ended.key.as_ref().map(|(note, _)| note.clone());
-    let entry = Entry::from_past(ended.run.txn, ended.name.clone(), key, Lsn::ZERO, ended.began_us);
+    let entry = Entry::from_past(ended.run.txn, ended.name.clone(), key, ended.trace, Lsn::ZERO, ended.began_us);
     entry.replanned(ended.run, &ended.decider, &ended.preparers, &ended.redoers, &ended.reason);
     if let Some(note) = &ended.chunk {
         entry.belongs(OfJob::Chunk(ChunkOf::new(None, note.clone(), None)));
@@ -121,6 +125,7 @@ pub(in crate::txn) fn from_marker(marker: &Marker) -> View {
     View {
         id: marker.run.txn.to_string(),
         name: kept.as_ref().and_then(|kept| kept.name.clone()),
+        trace_id: kept.as_ref().and_then(|kept| kept.trace_id.clone()),
         state: if committed { TxnState::Committed } else { TxnState::Aborted },
         guarantee: committed.then_some("atomic"),
         plan,

@@ -255,7 +255,9 @@ impl<'a> Talk<'a> {
         crash::point("after_promise");
         self.entry.pinned_at(place);
         self.entry.promised(Promise { expires_us, on_expiry: wish.on_expiry });
-        self.attempt.done(Phase::Prepare, "prepared", start);
+        self.core.metrics.phase(Phase::Prepare, start.elapsed());
+        // Its record has told it already.
+        self.entry.noted("prepared");
         // Their sessions are spent: the promises live without them.
         self.attempt.parts.clear();
         Ok(prepared)

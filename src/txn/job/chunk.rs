@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::super::core::Core;
 use super::super::entry::Entry;
@@ -122,13 +123,13 @@ async fn admit(core: &Arc<Core>, request: TxnRequest, wish: ChunkWish, deadline:
     let begun = if core.registry.open_count() >= core.settings.max_open {
         Err(Problem::new(Code::Overloaded, format!("{} transactions are open", core.settings.max_open)))
     } else {
-        core.begin(request.name.clone(), Some(key), request.priority)
+        core.begin(request.name.clone(), Some(key), request.priority, request.trace)
     };
     let entry = begun.inspect_err(|_| job.over(number, false))?;
     let note = ChunkNote { job: job.id, parent: wish.parent, number, undoes: false, undo: None };
     entry.belongs(OfJob::Chunk(ChunkOf::new(Some(job), note, wish.compensate)));
     entry.step("begun", None);
-    core.tasks.spawn(drive(core.clone(), entry.clone(), request, deadline));
+    core.tasks.spawn(drive(core.clone(), entry.clone(), request, deadline).instrument(entry.span()));
     Ok(Admitted::Running(entry))
 }
 
@@ -223,11 +224,13 @@ pub(in crate::txn) fn note_reads(core: &Core, entry: &Entry, run: Run, reason: &
         reason: reason.to_owned(),
         key: entry.key.clone().map(|key| (key, entry.kept_answer())),
         cause: None,
+        trace: entry.trace(),
         chunk: Some(note),
         skipped: Vec::new(),
     };
     match core.journal.end(&ended) {
         Ok(lsn) => {
+            entry.end_is_told();
             note_end(core, entry, &ended, lsn);
             core.keyed().note(lsn, ended);
             None

@@ -122,8 +122,8 @@ async fn open(core: &Arc<Core>, wish: JobWish) -> Result<(Box<View>, bool), Prob
     }
     // What stands from here on tells all of the job.
     let place = core.journal.next_lsn();
-    let entry = core.begin(Some(wish.name.clone()), None, 0)?;
-    let JobWish { name, total, principal, digest } = wish;
+    let entry = core.begin(Some(wish.name.clone()), None, 0, wish.trace)?;
+    let JobWish { name, total, principal, digest, trace: _ } = wish;
     let head = JobHead { name, principal, digest, total, began_us: entry.began_us };
     let said = JobLog { head: Some(head.clone()), at_us: entry.began_us, ..JobLog::default() };
     entry.belongs(OfJob::Itself(Arc::new(Job::new(entry.id, head, said.clone(), place))));
@@ -178,7 +178,7 @@ async fn enter(core: &Arc<Core>, entry: &Arc<Entry>, job: &Arc<Job>, said: JobLo
         entry.step("rolled_back", None);
         undo::go_on(core, entry, job);
     } else {
-        entry.step("ended", None);
+        entry.noted("ended");
         entry.closed(at_us);
         core.registry.end(entry);
         entry.settle();

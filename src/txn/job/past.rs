@@ -26,6 +26,7 @@ pub(in crate::txn) fn take_over(
     }
     for (id, (place, log)) in open {
         if let Some((entry, _)) = entry(id, place, log) {
+            entry.tell_to(core.journal.feed());
             entry.step("recovered", None);
             core.registry.adopt(&entry);
         }
@@ -36,7 +37,7 @@ fn entry(id: TxnId, place: Lsn, log: JobLog) -> Option<(Arc<Entry>, Arc<Job>)> {
     let (phase, cause) = (log.phase, log.cause.clone());
     let job = progress::of_past(id, place, log)?;
     let name = Some(job.head.name.clone());
-    let entry = Arc::new(Entry::from_past(id, name, None, Lsn::ZERO, job.head.began_us));
+    let entry = Arc::new(Entry::from_past(id, name, None, None, Lsn::ZERO, job.head.began_us));
     entry.belongs(OfJob::Itself(job.clone()));
     stand(&entry, phase, cause);
     Some((entry, job))

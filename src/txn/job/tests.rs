@@ -171,7 +171,7 @@ fn the_transaction_of_a_job_goes_where_its_phase_says() {
         (JobPhase::Compensated, TxnState::Compensated),
         (JobPhase::Aborted, TxnState::Aborted),
     ] {
-        let entry = Entry::from_past(TxnId::fresh(), None, None, Lsn::ZERO, 0);
+        let entry = Entry::from_past(TxnId::fresh(), None, None, None, Lsn::ZERO, 0);
         stand(&entry, phase, None);
         assert_eq!(entry.state(), state);
         assert_eq!(phase.has_ended(), state.has_ended());

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::super::core::Core;
 use super::super::drive;
@@ -20,6 +21,7 @@ use crate::model::job::{ChunkNote, JobPhase, read_undo};
 use crate::model::problem::{Code, Problem};
 use crate::model::request::{Isolation, PatternWish, RetryPolicy, TxnRequest, WaitFor};
 use crate::model::state::TxnState;
+use crate::model::trace::TraceId;
 
 /// The longest run of one compensation.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -70,7 +72,7 @@ async fn one(core: &Arc<Core>, job: &Arc<Job>, undo: &Undo) -> Result<(), Proble
     let operations = read_undo(&undo.text)?;
     let digest = Sha256::digest(undo.text.as_bytes()).into();
     let key = ChunkNote::key(&job.head.principal, job.id, undo.chunk, true, digest);
-    let entry = core.begin(None, Some(key), 0)?;
+    let entry = core.begin(None, Some(key), 0, TraceId::fresh())?;
     let parent = job.head.name.clone();
     let note = ChunkNote { job: job.id, parent, number: undo.chunk, undoes: true, undo: None };
     job.works(&note);
@@ -86,9 +88,13 @@ async fn one(core: &Arc<Core>, job: &Arc<Job>, undo: &Undo) -> Result<(), Proble
         locks: Vec::new(),
         wait: WaitFor::Applied,
         operations,
+        trace: entry.trace().unwrap_or_else(TraceId::fresh),
     };
     // In a task of its own, which a drain waits for: it is a transaction like any other.
-    let running = core.tasks.spawn(drive(core.clone(), entry.clone(), request, Instant::now() + TIMEOUT));
+    let running = {
+        let driven = drive(core.clone(), entry.clone(), request, Instant::now() + TIMEOUT);
+        core.tasks.spawn(driven.instrument(entry.span()))
+    };
     if running.await.is_err() {
         job.over(undo.chunk, true);
         return Err(Problem::new(Code::Internal, "the compensation panicked"));
