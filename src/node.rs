@@ -195,6 +195,7 @@ fn options(config: &Config, metrics: &Metrics) -> Options {
         segment_bytes: config.journal.segment_bytes,
         flush_interval: config.journal.flush_interval,
         retain_bytes: config.journal.retain_bytes,
+        recycle: config.journal.recycle,
         backend: config.journal.backend,
         keys: config.journal.keys.clone(),
         encrypt: config.journal.encrypt,

@@ -93,6 +93,8 @@ pub struct Journal {
     pub flush_interval: Duration,
     /// How many bytes of finished segments are kept to look at.
     pub retain_bytes: u64,
+    /// Whether released segments are used again; what they held stays in the file until it is written over.
+    pub recycle: bool,
     /// How its bytes go to the disk.
     pub backend: Backend,
     /// The keys that its payloads are read with; the first one is written with.

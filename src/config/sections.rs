@@ -72,6 +72,7 @@ fn journal(mut s: Section, faults: &mut Vec<String>) -> Journal {
         segment_bytes: s.number("segment_bytes", 64 * MIB, MIB..=1024 * MIB, faults),
         flush_interval: std::time::Duration::from_micros(s.number("flush_interval_us", 0, 0..=1_000_000, faults)),
         retain_bytes: s.number("retain_bytes", 64 * MIB, 0..=1 << 50, faults),
+        recycle: s.flag("recycle", true, faults),
         backend: backend(&mut s, faults),
         keys: keys(&mut s, faults),
         encrypt: s.flag("encrypt", true, faults),

@@ -46,6 +46,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.journal.segment_bytes, 64 << 20);
     assert_eq!(config.journal.flush_interval, Duration::ZERO);
     assert_eq!((config.journal.backend, config.journal.compress_above), (Backend::Mmap, None));
+    assert!(config.journal.recycle);
     assert!(config.journal.keys.is_none() && config.journal.encrypt && !config.journal.force_filesystem);
     assert_eq!(config.journal.key_ttl, Duration::from_hours(24));
     assert_eq!(config.journal.marker_grace, Duration::from_mins(15));

@@ -1,6 +1,7 @@
 //! One transaction in memory: what its task writes and what everybody else reads.
 
 mod kept;
+mod recall;
 mod telling;
 
 use std::collections::BTreeMap;
@@ -17,12 +18,11 @@ use super::job::OfJob;
 use crate::clock;
 use crate::journal::feed::{About, Feed};
 use crate::journal::record::Began;
-use crate::lock::{Deadlock, Standing};
 use crate::model::commit::{Decider, KeyNote};
 use crate::model::ids::{Attempt, Lsn, Run, StoreName, TxnId};
 use crate::model::operator::Skipped;
 use crate::model::powers::Role;
-use crate::model::problem::{Code, Problem};
+use crate::model::problem::Problem;
 use crate::model::request::OnExpiry;
 use crate::model::state::{Event, TxnState};
 use crate::model::trace::TraceId;
@@ -30,6 +30,7 @@ use crate::model::view::{ParticipantView, PlanView, PreparedView, Step, View};
 use crate::plan::Plan;
 
 pub(super) use self::kept::{from_ended, from_marker};
+use self::recall::Recall;
 
 /// Results of a transaction, by operation id.
 pub(super) type Results = BTreeMap<String, Value>;
@@ -93,25 +94,6 @@ pub(super) struct Promise {
     /// Microseconds since 1970.
     pub(super) expires_us: i64,
     pub(super) on_expiry: OnExpiry,
-}
-
-/// Whether a run can still give way in a deadlock.
-enum Recall {
-    /// Nothing is promised yet: it can.
-    Possible,
-    /// It was told to: it promises nothing any more.
-    Condemned(Condemned),
-    /// The same, by an operator.
-    Told(Box<Problem>),
-    /// It asks stores to promise or to decide: somebody else has to give way.
-    TooLate,
-}
-
-/// The sentence of a victim.
-#[derive(Clone)]
-pub(super) struct Condemned {
-    pub(super) run: Run,
-    pub(super) deadlock: Arc<Deadlock>,
 }
 
 /// A transaction that is stuck for days must not grow its timeline for ever.
@@ -256,85 +238,6 @@ impl Entry {
                 false
             }
         });
-    }
-
-    /// What it has to lose, should it wait in a circle.
-    pub(super) fn standing(&self) -> Standing {
-        Standing { began_us: self.began_us, work: self.live().work, priority: self.priority }
-    }
-
-    /// So many operations are done.
-    pub(super) fn did(&self, operations: usize) {
-        let mut live = self.live();
-        live.work = live.work.saturating_add(u32::try_from(operations).unwrap_or(u32::MAX));
-    }
-
-    /// Whether this run could give way now.
-    pub(super) fn may_give_way(&self) -> bool {
-        self.state() == TxnState::Active && matches!(self.live().recall, Recall::Possible)
-    }
-
-    /// Makes its present run the victim. `None`: it is too late for that, or it is one already.
-    pub(super) fn condemn(&self, deadlock: &Arc<Deadlock>) -> Option<Run> {
-        if self.state() != TxnState::Active {
-            return None;
-        }
-        let mut live = self.live();
-        if !matches!(live.recall, Recall::Possible) {
-            return None;
-        }
-        let run = Run { txn: self.id, attempt: live.attempt };
-        live.recall = Recall::Condemned(Condemned { run, deadlock: deadlock.clone() });
-        Some(run)
-    }
-
-    /// Its sentence, while it has one.
-    pub(super) fn condemned(&self) -> Option<Condemned> {
-        match &self.live().recall {
-            Recall::Condemned(sentence) => Some(sentence.clone()),
-            Recall::Possible | Recall::Told(_) | Recall::TooLate => None,
-        }
-    }
-
-    /// Tells its present run to give way for `why`. `false`: it is too late for that.
-    pub(super) fn recall(&self, why: Problem) -> bool {
-        if self.state() != TxnState::Active {
-            return false;
-        }
-        let mut live = self.live();
-        match live.recall {
-            Recall::TooLate => return false,
-            // It gives way already; a re-run must not follow.
-            Recall::Possible | Recall::Condemned(_) | Recall::Told(_) => live.recall = Recall::Told(Box::new(why)),
-        }
-        drop(live);
-        self.hand.recall();
-        true
-    }
-
-    /// Waits until an operator tells it to give way; answers why.
-    pub(super) async fn told_to_give_way(&self) -> Problem {
-        self.hand.recalled().await;
-        match &self.live().recall {
-            Recall::Told(why) => (**why).clone(),
-            _ => Problem::new(Code::Internal, "recalled, and nobody said why"),
-        }
-    }
-
-    /// From here on it cannot be made a victim: stores are asked to promise.
-    ///
-    /// # Errors
-    /// `deadlock`: it is one already, and must promise nothing; `rolled_back`: an operator has told it so.
-    pub(super) fn beyond_recall(&self) -> Result<(), Problem> {
-        let mut live = self.live();
-        if let Recall::Condemned(sentence) = &live.recall {
-            return Err(Problem::deadlock(&sentence.deadlock.cycle));
-        }
-        if let Recall::Told(why) = &live.recall {
-            return Err((**why).clone());
-        }
-        live.recall = Recall::TooLate;
-        Ok(())
     }
 
     /// The trace of the request that asked for it.
