@@ -42,7 +42,7 @@ pub mod kind {
     pub const DONE: u8 = 5;
     /// [`super::OpenedRecord`]
     pub const CHECKPOINT: u8 = 6;
-    /// [`super::PreparedRecord`]
+    /// [`crate::journal::prepared::PreparedRecord`]
     pub const PREPARED: u8 = 7;
     /// [`super::BeganRecord`]
     pub const BEGAN: u8 = 8;
