@@ -3,7 +3,6 @@ use proptest::prelude::*;
 
 use super::super::Journal;
 use super::*;
-use crate::model::commit::Decider;
 use crate::model::ids::{Attempt, Run};
 use crate::model::state::Outcome;
 
@@ -23,20 +22,9 @@ fn note(job: TxnId, number: u64, undo: Option<&str>) -> ChunkNote {
 
 fn done(chunk: ChunkNote, outcome: Outcome) -> Ended {
     Ended {
-        run: Run { txn: TxnId::fresh(), attempt: Attempt::FIRST },
-        outcome,
-        name: None,
-        began_us: 1,
-        ended_us: 2,
-        decider: Decider::Wal,
-        preparers: Vec::new(),
-        redoers: Vec::new(),
-        reason: String::new(),
-        key: None,
         cause: (outcome == Outcome::Aborted).then(|| ("conflict".to_owned(), "why".to_owned())),
-        trace: None,
-        skipped: Vec::new(),
         chunk: Some(chunk),
+        ..Ended::of(Run { txn: TxnId::fresh(), attempt: Attempt::FIRST }, outcome, 1, 2)
     }
 }
 

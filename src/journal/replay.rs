@@ -28,6 +28,14 @@ pub struct History {
     pub prepared: Option<Box<Prepared>>,
 }
 
+impl History {
+    /// An Intent at `first`, and nothing after it yet.
+    #[must_use]
+    pub fn of(first: Lsn, intent: Intent) -> Self {
+        Self { first, intent, verdict: None, answer: None, prepared: None, skipped: Vec::new() }
+    }
+}
+
 /// What replay found.
 #[derive(Debug)]
 pub struct Replayed {
@@ -99,22 +107,13 @@ impl Replayed {
                 self.began.remove(&intent.run);
                 // Written again now and then, so that the segments before it may go; the first place keeps its turn.
                 let first = self.runs.get(&intent.run).map_or(lsn, |history| history.first);
-                let history = History {
-                    first,
-                    intent,
-                    verdict: None,
-                    answer: None,
-                    prepared: Some(Box::new(prepared)),
-                    skipped: Vec::new(),
-                };
+                let history = History { prepared: Some(Box::new(prepared)), ..History::of(first, intent) };
                 self.runs.insert(history.intent.run, history);
             }
             kind::INTENT => {
                 let intent = Intent::decode(payload)?;
                 self.began.remove(&intent.run);
-                let history =
-                    History { first: lsn, intent, verdict: None, answer: None, prepared: None, skipped: Vec::new() };
-                self.runs.insert(history.intent.run, history);
+                self.runs.insert(intent.run, History::of(lsn, intent));
             }
             kind::DECISION | kind::LEARNT => {
                 let verdict: VerdictRecord = decode(payload)?;

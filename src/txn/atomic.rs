@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::core::Core;
 use super::entry::{Entry, Results};
 use super::work::{self, Part};
-use super::{elsewhere, finish, in_doubt, job};
+use super::{elsewhere, finish, in_doubt};
 use crate::clock;
 use crate::crash;
 use crate::journal::record::{Ended, Intent};
@@ -323,33 +323,22 @@ impl<'a> Attempt<'a> {
 
     /// It is over, and nothing was to be decided.
     fn nothing_happened(&self) -> End {
-        if let Some(problem) = job::note_reads(self.core, self.entry, self.context.run, &self.plan.reason) {
-            return End::Aborted(problem);
-        }
-        if !self.noted {
+        let chunk = self.entry.chunk_note();
+        // A chunk that only read is done all the same, and its `Done` is all that says so.
+        if chunk.is_none() && !self.noted {
             return End::Committed;
         }
+        let key = self.entry.key.clone().filter(|_| chunk.is_some());
         let ended = Ended {
-            run: self.context.run,
-            outcome: Outcome::Committed,
             name: self.entry.name.clone(),
-            began_us: self.entry.began_us,
-            ended_us: clock::now_us(),
-            decider: Decider::Wal,
-            preparers: Vec::new(),
-            redoers: Vec::new(),
             reason: self.plan.reason.clone(),
-            key: None,
-            cause: None,
+            key: key.map(|note| (note, self.entry.kept_answer())),
             trace: self.entry.trace(),
-            skipped: Vec::new(),
-            chunk: None,
+            chunk,
+            ..Ended::of(self.context.run, Outcome::Committed, self.entry.began_us, clock::now_us())
         };
-        match self.core.journal.end(&ended) {
-            Ok(_) => {
-                self.entry.end_is_told();
-                End::Committed
-            }
+        match finish::append_end(self.core, self.entry, ended) {
+            Ok(()) => End::Committed,
             Err(problem) => End::Aborted(problem),
         }
     }

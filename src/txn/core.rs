@@ -1,7 +1,6 @@
 //! What every part of the coordinator shares.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -56,8 +55,7 @@ pub(super) struct Core {
     pub(super) tasks: TaskTracker,
     /// Ends the monitors, the janitor and whatever waits for a store that does not come back.
     pub(super) stop: CancellationToken,
-    pub(super) draining: AtomicBool,
-    /// The door is shut: no call can reach an open transaction any more.
+    /// It is stopping: the door is shut, so nothing new comes in and no call can reach an open transaction any more.
     pub(super) leaving: CancellationToken,
     /// Transactions that grow call by call, and those that wait for their verdict.
     pub(super) conversations: Conversations,

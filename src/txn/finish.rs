@@ -14,7 +14,7 @@ use super::job;
 use super::retry::Backoff;
 use crate::clock;
 use crate::crash;
-use crate::journal::record::Intent;
+use crate::journal::record::{Ended, Intent};
 use crate::journal::slip::Decided;
 use crate::metrics::StoreCall;
 use crate::model::commit::{Gid, RedoWrite};
@@ -69,11 +69,8 @@ pub(super) async fn write_end(core: &Core, entry: &Entry, decided: &Decided, int
     crash::point("before_done");
     let ended = ended(entry, decided, intent);
     // Reads and one-phase aborts promised nothing; everything else is written down.
-    match core.journal.end(&ended) {
-        Ok(lsn) => {
-            entry.end_is_told();
-            job::note_end(core, entry, &ended, lsn);
-            core.keyed().note(lsn, ended);
+    match append_end(core, entry, ended) {
+        Ok(()) => {
             core.locks.release_all(entry.id);
             crash::point("after_done");
             true
@@ -83,6 +80,18 @@ pub(super) async fn write_end(core: &Core, entry: &Entry, decided: &Decided, int
             false
         }
     }
+}
+
+/// Appends the end; whoever keeps count of ends knows of it before anybody reads that it has ended.
+///
+/// # Errors
+/// As [`Journal::end`](crate::journal::Journal::end).
+pub(super) fn append_end(core: &Core, entry: &Entry, ended: Ended) -> Result<(), Problem> {
+    let lsn = core.journal.end(&ended)?;
+    entry.end_is_told();
+    job::note_end(core, entry, &ended, lsn);
+    core.keyed().note(lsn, ended);
+    Ok(())
 }
 
 struct Telling<'a> {
@@ -108,7 +117,7 @@ impl Telling<'_> {
     }
 
     async fn until_told(&self, store: StoreName, act: Act) -> bool {
-        let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+        let mut backoff = Backoff::of_store();
         let mut refused_before = false;
         let mut ear = self.entry.hand.ear();
         loop {

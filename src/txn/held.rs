@@ -69,7 +69,7 @@ pub(super) fn take_up(core: &Arc<Core>, prepared: Prepared, place: Lsn) {
 }
 
 async fn resume(core: Arc<Core>, entry: Arc<Entry>, prepared: Prepared, calls: mpsc::Receiver<Call>) {
-    let end = Held { core: &core, entry: &entry, prepared, expired: false }.wait(calls).await;
+    let end = Held::new(&core, &entry, prepared).wait(calls).await;
     core.conversations.end(entry.id);
     close(&core, &entry, end);
 }

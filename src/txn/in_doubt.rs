@@ -2,7 +2,6 @@
 //! way; so the run is fenced, and what the fence finds is the verdict.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::join_all;
 
@@ -78,7 +77,7 @@ fn learn(core: &Core, verdict: &Verdict) -> Option<Decided> {
 
 async fn fence(core: &Arc<Core>, entry: &Entry, run: Run, store: &StoreName) -> Option<(Verdict, Option<Marker>)> {
     let site = core.site(store).ok()?;
-    let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+    let mut backoff = Backoff::of_store();
     let mut ear = entry.hand.ear();
     loop {
         tokio::select! {

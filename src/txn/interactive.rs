@@ -140,9 +140,7 @@ impl Coordinator {
         {
             return Ok(Opened::Replayed(known));
         }
-        if core.registry.open_count() >= core.settings.max_open {
-            return Err(Problem::new(Code::Overloaded, format!("{} transactions are open", core.settings.max_open)));
-        }
+        core.check_room()?;
         let entry = core.begin(request.name, key, request.priority, request.trace)?;
         entry.step("begun", None);
         if let Err(problem) = core.journal.begin(&entry.began_record(&principal)) {
@@ -219,7 +217,7 @@ impl Coordinator {
         actor: &LeaseActor,
     ) -> Result<Answer, Problem> {
         let core = &self.core;
-        let Some(entry) = self.entry(what) else {
+        let Some(entry) = core.registry.find(what) else {
             return ended_elsewhere(look_up::find(core, what).await?, outcome);
         };
         let mut taken = false;
@@ -237,29 +235,22 @@ impl Coordinator {
         } else if entry.state() == TxnState::Active {
             return Err(wrong_state(&entry, "a verdict: it is not interactive"));
         }
-        let answer = core.wait(&entry, wait_for, Instant::now() + limit).await;
+        Core::until_answered(&entry, wait_for, Instant::now() + limit).await;
         match (entry.state(), outcome) {
             (TxnState::Aborted | TxnState::Aborting, Outcome::Aborted) => Ok(Answer::View(Box::new(entry.view()))),
-            (TxnState::Aborted | TxnState::Aborting, Outcome::Committed) if taken => Ok(answer),
-            (TxnState::Aborted | TxnState::Aborting, Outcome::Committed) => Err(wrong_state(&entry, "commit")),
+            (TxnState::Aborted | TxnState::Aborting, Outcome::Committed) if !taken => {
+                Err(wrong_state(&entry, "commit"))
+            }
             (TxnState::Committing | TxnState::Committed | TxnState::NeedsIntervention, Outcome::Aborted) => {
                 Err(wrong_state(&entry, "rollback"))
             }
-            _ => Ok(answer),
-        }
-    }
-
-    /// What is in memory.
-    pub(super) fn entry(&self, what: &Find) -> Option<Arc<Entry>> {
-        match what {
-            Find::Id(id) => self.core.registry.get(*id),
-            Find::Name(name) => self.core.registry.named(name),
-            Find::Key(key) => self.core.registry.by_key(key),
+            // Only now: for one that aborted and has a key, the answer asks the stores.
+            _ => Ok(look_up::answer(core, &entry).await),
         }
     }
 
     async fn open_entry(&self, what: &Find, actor: &LeaseActor) -> Result<Arc<Entry>, Problem> {
-        let Some(entry) = self.entry(what) else {
+        let Some(entry) = self.core.registry.find(what) else {
             let view = look_up::find(&self.core, what).await?;
             let detail = format!("transaction {} is {}", view.id, view.state.as_str());
             return Err(Problem { state: Some(view.state), ..Problem::new(Code::WrongState, detail) });

@@ -20,12 +20,12 @@ use crate::model::view::{Answer, View};
 use crate::store::Setback;
 
 pub(super) async fn find(core: &Core, what: &Find) -> Result<View, Problem> {
-    let (known, wish, name) = match what {
-        Find::Id(id) => (core.registry.get(*id), Some(LookUp::Txn(*id)), id.to_string()),
-        Find::Name(name) => (core.registry.named(name), None, format!("name:{name}")),
-        Find::Key(key) => (core.registry.by_key(key), Some(LookUp::Key(key.clone())), "that key".to_owned()),
+    let (wish, name) = match what {
+        Find::Id(id) => (Some(LookUp::Txn(*id)), id.to_string()),
+        Find::Name(name) => (None, format!("name:{name}")),
+        Find::Key(key) => (Some(LookUp::Key(key.clone())), "that key".to_owned()),
     };
-    if let Some(entry) = known {
+    if let Some(entry) = core.registry.find(what) {
         // How it ended is worth telling without the results too.
         return Ok(with_results(core, &entry).await.unwrap_or_else(|_| entry.view()));
     }

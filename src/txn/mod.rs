@@ -45,7 +45,6 @@ mod site;
 mod status;
 mod work;
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -88,7 +87,7 @@ use crate::model::request::{TxnRequest, WaitFor};
 use crate::model::state::{Event, Outcome, TxnState};
 use crate::model::trace::TraceId;
 use crate::model::view::{Answer, View};
-use crate::plan::{Plan, parts};
+use crate::plan::Plan;
 use crate::store::Store;
 
 /// Runs transactions. Cheap to clone.
@@ -190,7 +189,6 @@ impl Coordinator {
             settings,
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-            draining: AtomicBool::new(false),
             leaving: CancellationToken::new(),
             conversations: Conversations::default(),
             lost_log: Mutex::default(),
@@ -263,9 +261,7 @@ impl Coordinator {
                 return Err(Problem::new(Code::Overloaded, detail));
             }
         }
-        if core.registry.open_count() >= core.settings.max_open {
-            return Err(Problem::new(Code::Overloaded, format!("{} transactions are open", core.settings.max_open)));
-        }
+        core.check_room()?;
         let entry = core.begin(request.name.clone(), key, request.priority, request.trace)?;
         entry.step("begun", None);
         core.tasks.spawn(drive(core.clone(), entry.clone(), request, deadline).instrument(entry.span()));
@@ -331,7 +327,6 @@ impl Coordinator {
     /// Takes no new transactions, waits until the open ones have ended or `limit` has passed, and closes the journal.
     pub async fn drain(&self, limit: Duration) {
         let core = &self.core;
-        core.draining.store(true, Ordering::Release);
         core.leaving.cancel();
         core.tasks.close();
         if tokio::time::timeout(limit, core.tasks.wait()).await.is_err() {
@@ -412,7 +407,7 @@ fn rerun(request: &TxnRequest, run: Run, problem: &Problem, deadline: Instant) -
 impl Core {
     pub(self) fn is_ready(&self) -> bool {
         self.lost_log().is_none()
-            && !self.draining.load(Ordering::Acquire)
+            && !self.leaving.is_cancelled()
             && !self.journal.is_poisoned()
             && self.sites.values().all(|site| site.was_tried())
     }
@@ -421,7 +416,7 @@ impl Core {
         if let Some(why) = self.lost_log() {
             return Err(Problem::new(Code::JournalUnavailable, why));
         }
-        if self.draining.load(Ordering::Acquire) {
+        if self.leaving.is_cancelled() {
             return Err(Problem::new(Code::Overloaded, "the sidecar is stopping and takes no new transactions"));
         }
         if self.journal.is_poisoned() {
@@ -429,6 +424,14 @@ impl Core {
             return Err(Problem::new(Code::JournalUnavailable, detail));
         }
         Ok(())
+    }
+
+    /// Refuses one more than may be open.
+    fn check_room(&self) -> Result<(), Problem> {
+        if self.registry.open_count() < self.settings.max_open {
+            return Ok(());
+        }
+        Err(Problem::new(Code::Overloaded, format!("{} transactions are open", self.settings.max_open)))
     }
 
     /// Lets a transaction in, as the only one with its key.
@@ -450,17 +453,20 @@ impl Core {
 
     /// Refuses what no run could do, as soon as the stores' powers are known.
     async fn check_plan(&self, request: &TxnRequest, deadline: Instant) -> Result<Plan, Problem> {
-        let mut operations = Vec::with_capacity(request.operations.len());
         for operation in &request.operations {
-            let site = self.site(&operation.store)?;
-            site.admit(deadline).await?;
-            operations.push((&operation.store, site.store.powers(), operation.reads));
+            self.site(&operation.store)?.admit(deadline).await?;
         }
-        Plan::new(&parts(operations))
+        Plan::new(&atomic::powers(self, &request.operations)?)
     }
 
     /// Waits for the answer, at most to the deadline; then says how far it is.
     async fn wait(&self, entry: &Arc<Entry>, wait: WaitFor, deadline: Instant) -> Answer {
+        Self::until_answered(entry, wait, deadline).await;
+        look_up::answer(self, entry).await
+    }
+
+    /// Until there is an answer, at most to the deadline and a moment more.
+    async fn until_answered(entry: &Entry, wait: WaitFor, deadline: Instant) {
         let answered = |state: TxnState| match state {
             TxnState::Committing => wait == WaitFor::Decided,
             TxnState::NeedsIntervention => true,
@@ -485,6 +491,5 @@ impl Core {
             }
         })
         .await;
-        look_up::answer(self, entry).await
     }
 }

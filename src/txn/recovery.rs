@@ -75,17 +75,8 @@ impl RecoveryPlan {
                 Bucket::Fence(history, store)
             }
         };
-        let interrupted = interrupted.iter().map(|(first, began)| {
-            let (verdict, answer, prepared) = (None, None, None);
-            Bucket::Interrupted(History {
-                first: *first,
-                intent: began.intent(),
-                verdict,
-                answer,
-                prepared,
-                skipped: Vec::new(),
-            })
-        });
+        let interrupted = interrupted.iter();
+        let interrupted = interrupted.map(|(first, began)| Bucket::Interrupted(History::of(*first, began.intent())));
         let mut buckets: Vec<Bucket> = open.into_iter().map(sort).chain(interrupted).collect();
         buckets.sort_by_key(|bucket| bucket.history().first);
         Self { buckets }
@@ -401,8 +392,7 @@ pub(super) fn adopt_orphan(core: &Arc<Core>, store: &StoreName, gid: Gid) {
         trace: None,
         chunk: None,
     };
-    let (first, skipped) = (core.journal.next_lsn(), Vec::new());
-    let history = History { first, intent, verdict: None, answer: None, prepared: None, skipped };
+    let history = History::of(core.journal.next_lsn(), intent);
     {
         let mut report = core.report.lock().unwrap_or_else(PoisonError::into_inner);
         report.orphans += 1;

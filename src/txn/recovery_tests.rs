@@ -23,7 +23,7 @@ fn history(first: u64, decider: &str, verdict: Option<Outcome>) -> History {
         trace: None,
         chunk: None,
     };
-    History { first: Lsn::from_u64(first), intent, verdict, answer: None, prepared: None, skipped: Vec::new() }
+    History { verdict, ..History::of(Lsn::from_u64(first), intent) }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::Find;
 use super::entry::Entry;
 use crate::model::commit::KeyNote;
 use crate::model::ids::{Lsn, TxnId};
@@ -158,6 +159,15 @@ impl Registry {
 
     pub(super) fn get(&self, id: TxnId) -> Option<Arc<Entry>> {
         self.tables().all.get(&id).cloned()
+    }
+
+    /// Whatever is asked for, while memory holds it.
+    pub(super) fn find(&self, what: &Find) -> Option<Arc<Entry>> {
+        match what {
+            Find::Id(id) => self.get(*id),
+            Find::Name(name) => self.named(name),
+            Find::Key(key) => self.by_key(key),
+        }
     }
 
     pub(super) fn named(&self, name: &str) -> Option<Arc<Entry>> {

@@ -152,12 +152,7 @@ async fn resolve(core: &Arc<Core>, what: &Find, wish: &HandWish) -> Result<View,
 }
 
 async fn found(core: &Core, what: &Find) -> Result<(Option<Arc<Entry>>, View), Problem> {
-    let entry = match what {
-        Find::Id(id) => core.registry.get(*id),
-        Find::Name(name) => core.registry.named(name),
-        Find::Key(key) => core.registry.by_key(key),
-    };
-    match entry {
+    match core.registry.find(what) {
         Some(entry) => {
             let view = entry.view();
             Ok((Some(entry), view))

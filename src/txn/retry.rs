@@ -16,6 +16,11 @@ impl Backoff {
         Self { next: first, most }
     }
 
+    /// For an act in a store that may be down or busy.
+    pub(super) fn of_store() -> Self {
+        Self::new(Duration::from_millis(20), Duration::from_secs(1))
+    }
+
     /// The next pause: between half and all of a span that doubles each time.
     pub(super) fn next(&mut self) -> Duration {
         let span = self.next.min(self.most);

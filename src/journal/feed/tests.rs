@@ -130,20 +130,10 @@ fn intent(run: Run) -> Intent {
 
 fn ended(run: Run, outcome: Outcome) -> Ended {
     Ended {
-        run,
-        outcome,
         name: Some("job".into()),
-        began_us: 1,
-        ended_us: 2,
-        decider: Decider::Wal,
-        preparers: Vec::new(),
-        redoers: Vec::new(),
-        reason: String::new(),
-        key: None,
         cause: (outcome == Outcome::Aborted).then(|| ("timeout".into(), "too late".into())),
-        skipped: Vec::new(),
-        chunk: None,
         trace: TraceId::from_bytes(&[7; 16]),
+        ..Ended::of(run, outcome, 1, 2)
     }
 }
 

@@ -204,6 +204,27 @@ pub struct Ended {
 }
 
 impl Ended {
+    /// The end of a run in which the log decided, and nobody had to follow.
+    #[must_use]
+    pub fn of(run: Run, outcome: Outcome, began_us: i64, ended_us: i64) -> Self {
+        Self {
+            run,
+            outcome,
+            name: None,
+            began_us,
+            ended_us,
+            decider: Decider::Wal,
+            preparers: Vec::new(),
+            redoers: Vec::new(),
+            reason: String::new(),
+            key: None,
+            cause: None,
+            trace: None,
+            skipped: Vec::new(),
+            chunk: None,
+        }
+    }
+
     pub(in crate::journal) fn encode(&self) -> Vec<u8> {
         self.record(false).encode_to_vec()
     }

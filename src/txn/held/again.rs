@@ -23,10 +23,6 @@ use crate::txn::entry::{Entry, Results};
 use crate::txn::in_doubt;
 use crate::txn::retry::Backoff;
 
-/// The first pause after a lost race inside the store, and the longest.
-const PAUSES: (std::time::Duration, std::time::Duration) =
-    (std::time::Duration::from_millis(20), std::time::Duration::from_secs(1));
-
 pub(super) struct Again<'a> {
     pub(super) core: &'a Arc<Core>,
     pub(super) entry: &'a Arc<Entry>,
@@ -40,7 +36,7 @@ impl Again<'_> {
     /// refuses for good aborts everything.
     pub(super) async fn commit(&self) -> Result<Ruled, Problem> {
         let deadline = Instant::now() + self.prepared.terms.timeout();
-        let mut backoff = Backoff::new(PAUSES.0, PAUSES.1);
+        let mut backoff = Backoff::of_store();
         loop {
             let problem = match self.once(deadline).await {
                 Ok(ruled) => return Ok(ruled),

@@ -7,22 +7,21 @@ use tracing::Instrument;
 
 use super::super::core::Core;
 use super::super::entry::Entry;
-use super::super::{Coordinator, drive, look_up};
+use super::super::{Coordinator, atomic, drive, look_up};
 use super::Job;
 use super::progress::Admission;
-use crate::clock;
 use crate::journal::job::JobLog;
 use crate::journal::record::Ended;
 use crate::metrics::ChunkOutcome;
-use crate::model::commit::{Decider, KeyNote};
-use crate::model::ids::{Lsn, Run};
+use crate::model::commit::KeyNote;
+use crate::model::ids::Lsn;
 use crate::model::job::{ChunkNote, ChunkWish, write_undo};
 use crate::model::problem::{Code, Problem};
 use crate::model::ranges::Ranges;
 use crate::model::request::{Operation, TxnRequest, WaitFor};
 use crate::model::state::{Outcome, TxnState};
 use crate::model::view::{Answer, View};
-use crate::plan::{Plan, parts};
+use crate::plan::Plan;
 
 /// What a transaction has to do with a job.
 pub(in crate::txn) enum OfJob {
@@ -120,11 +119,8 @@ async fn admit(core: &Arc<Core>, request: TxnRequest, wish: ChunkWish, deadline:
     if job.admit(number, wish.compensate.is_some())? == Admission::Done {
         return done_before(core, &job, number, &key).await.map(Admitted::Replayed);
     }
-    let begun = if core.registry.open_count() >= core.settings.max_open {
-        Err(Problem::new(Code::Overloaded, format!("{} transactions are open", core.settings.max_open)))
-    } else {
-        core.begin(request.name.clone(), Some(key), request.priority, request.trace)
-    };
+    let begun = core.check_room();
+    let begun = begun.and_then(|()| core.begin(request.name.clone(), Some(key), request.priority, request.trace));
     let entry = begun.inspect_err(|_| job.over(number, false))?;
     let note = ChunkNote { job: job.id, parent: wish.parent, number, undoes: false, undo: None };
     entry.belongs(OfJob::Chunk(ChunkOf::new(Some(job), note, wish.compensate)));
@@ -152,11 +148,7 @@ fn parent(core: &Core, wish: &ChunkWish) -> Result<Arc<Job>, Problem> {
 /// Refuses a compensation that no run could carry out: it has to be as possible as the chunk itself.
 fn check_undo(core: &Core, operations: Option<&[Operation]>) -> Result<(), Problem> {
     let Some(operations) = operations else { return Ok(()) };
-    let mut parts_of = Vec::with_capacity(operations.len());
-    for operation in operations {
-        parts_of.push((&operation.store, core.site(&operation.store)?.store.powers(), operation.reads));
-    }
-    Plan::new(&parts(parts_of)).map(drop).map_err(|problem| problem.at("/compensate"))
+    Plan::new(&atomic::powers(core, operations)?).map(drop).map_err(|problem| problem.at("/compensate"))
 }
 
 /// The answer of a chunk that is done: from memory, from the log, or from the marker of the store that decided.
@@ -206,37 +198,6 @@ pub(in crate::txn) fn over(core: &Core, entry: &Entry) {
         core.metrics.job_chunk(if note.undoes { ChunkOutcome::UndoRefused } else { ChunkOutcome::Refused });
     }
     job.over(note.number, note.undoes);
-}
-
-/// A chunk that only read has ended well: no store decided anything, so its `Done` is all that says so. Answers what
-/// stands in the way: the log takes no records.
-pub(in crate::txn) fn note_reads(core: &Core, entry: &Entry, run: Run, reason: &str) -> Option<Problem> {
-    let note = entry.chunk_note()?;
-    let ended = Ended {
-        run,
-        outcome: Outcome::Committed,
-        name: entry.name.clone(),
-        began_us: entry.began_us,
-        ended_us: clock::now_us(),
-        decider: Decider::Wal,
-        preparers: Vec::new(),
-        redoers: Vec::new(),
-        reason: reason.to_owned(),
-        key: entry.key.clone().map(|key| (key, entry.kept_answer())),
-        cause: None,
-        trace: entry.trace(),
-        chunk: Some(note),
-        skipped: Vec::new(),
-    };
-    match core.journal.end(&ended) {
-        Ok(lsn) => {
-            entry.end_is_told();
-            note_end(core, entry, &ended, lsn);
-            core.keyed().note(lsn, ended);
-            None
-        }
-        Err(problem) => Some(problem),
-    }
 }
 
 /// A chunk was sent again, and the marker of the first time answered: that it is done is known from now on. The log tells

@@ -30,7 +30,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-pub(super) use self::chunk::{ChunkOf, OfJob, again, learn, note_end, note_reads, over};
+pub(super) use self::chunk::{ChunkOf, OfJob, again, learn, note_end, over};
 pub(super) use self::past::{carry, count, go_on, take_over};
 pub(super) use self::progress::Job;
 
@@ -77,7 +77,7 @@ impl Coordinator {
     /// (commit) or compensations (rollback: the detail lists them); `journal_unavailable`.
     pub async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &LeaseActor) -> Result<View, Problem> {
         let unknown = || Problem::new(Code::NotFound, "no such job is known (state: unknown)");
-        let entry = self.entry(what).ok_or_else(unknown)?;
+        let entry = self.core.registry.find(what).ok_or_else(unknown)?;
         let Some(job) = entry.job().cloned() else {
             let detail = "that is a transaction, and no batch job";
             return Err(Problem::new(Code::WrongState, detail).of(entry.id, entry.state()));
@@ -101,7 +101,7 @@ impl Coordinator {
     /// Whether that is a batch job in this sidecar's memory.
     #[must_use]
     pub fn is_job(&self, what: &Find) -> bool {
-        self.entry(what).is_some_and(|entry| entry.job().is_some())
+        self.core.registry.find(what).is_some_and(|entry| entry.job().is_some())
     }
 }
 
@@ -117,9 +117,7 @@ async fn open(core: &Arc<Core>, wish: JobWish) -> Result<(Box<View>, bool), Prob
             format!("the open transaction {} has the name `{}` and was asked for otherwise", known.id, wish.name);
         return Err(Problem::new(Code::NameInUse, detail).at("/name").of(known.id, known.state()));
     }
-    if core.registry.open_count() >= core.settings.max_open {
-        return Err(Problem::new(Code::Overloaded, format!("{} transactions are open", core.settings.max_open)));
-    }
+    core.check_room()?;
     // What stands from here on tells all of the job.
     let place = core.journal.next_lsn();
     let entry = core.begin(Some(wish.name.clone()), None, 0, wish.trace)?;

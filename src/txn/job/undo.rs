@@ -2,7 +2,6 @@
 //! repeated until it succeeds. A crash in between leaves the job `compensating`, and the next start goes on.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -44,7 +43,7 @@ async fn run(core: Arc<Core>, entry: Arc<Entry>, job: Arc<Job>) {
             () = job.idle() => {}
             () = core.stop.cancelled() => return,
         }
-        if core.draining.load(Ordering::Acquire) {
+        if core.leaving.is_cancelled() {
             return;
         }
         let Some(undo) = job.next_undo() else { break };
