@@ -87,6 +87,38 @@ pub struct View {
     pub undoes: Option<u64>,
 }
 
+impl View {
+    /// One of which nothing is known but who it is and where it stands.
+    #[must_use]
+    pub fn of(id: String, state: TxnState) -> Self {
+        Self {
+            id,
+            name: None,
+            trace_id: None,
+            state,
+            guarantee: None,
+            plan: None,
+            results: None,
+            attempts: 1,
+            retried_for: Vec::new(),
+            pending: Vec::new(),
+            took_ms: None,
+            started_at: String::new(),
+            ended_at: None,
+            lease_expires_at: None,
+            prepared: None,
+            participants: Vec::new(),
+            timeline: Vec::new(),
+            cause: None,
+            skipped: Vec::new(),
+            job: None,
+            parent: None,
+            chunk: None,
+            undoes: None,
+        }
+    }
+}
+
 /// How long a prepared transaction waits for its verdict.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, ToSchema)]
 pub struct PreparedView {

@@ -123,29 +123,16 @@ pub(in crate::txn) fn from_marker(marker: &Marker) -> View {
         reason: kept.plan.reason.clone(),
     });
     View {
-        id: marker.run.txn.to_string(),
         name: kept.as_ref().and_then(|kept| kept.name.clone()),
         trace_id: kept.as_ref().and_then(|kept| kept.trace_id.clone()),
-        state: if committed { TxnState::Committed } else { TxnState::Aborted },
         guarantee: committed.then_some("atomic"),
         plan,
         attempts: marker.run.attempt.0,
-        retried_for: Vec::new(),
-        pending: Vec::new(),
-        took_ms: None,
         started_at: clock::rfc3339(kept.as_ref().map_or(0, |kept| kept.began_us)),
-        ended_at: None,
-        lease_expires_at: None,
-        prepared: None,
-        participants: Vec::new(),
-        timeline: Vec::new(),
-        cause: None,
-        skipped: Vec::new(),
-        job: None,
         parent: kept.as_ref().and_then(|kept| kept.parent.clone()),
         chunk: kept.as_ref().and_then(|kept| kept.chunk),
-        undoes: None,
         results: kept.and_then(|kept| kept.results).map(|results| say_applied(results, |_| committed)),
+        ..View::of(marker.run.txn.to_string(), if committed { TxnState::Committed } else { TxnState::Aborted })
     }
 }
 
