@@ -12,6 +12,7 @@ use subtle::ConstantTimeEq;
 
 use crate::config::{ANONYMOUS, Principal, PrincipalRole, Principals};
 use crate::model::problem::{Code, Problem};
+use crate::txn::Actor;
 
 /// The name under which the command line of this machine comes in.
 const LOCAL_OPERATOR: &str = "local-operator";
@@ -95,6 +96,15 @@ impl Access {
 }
 
 impl Visitor {
+    /// On whose things they may act.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        match self.role {
+            PrincipalRole::Operator => Actor::Operator,
+            PrincipalRole::App => Actor::Principal(self.name.clone()),
+        }
+    }
+
     /// # Errors
     /// `forbidden` for everybody but operators.
     pub fn must_be_operator(&self) -> Result<(), Problem> {

@@ -13,7 +13,7 @@ use crate::model::job::{ChunkWish, JobVerdict, JobWish};
 use crate::model::problem::{Code, Problem};
 use crate::model::request::TxnRequest;
 use crate::model::view::{Answer, View};
-use crate::txn::{Accepted, Coordinator, Find, LeaseActor, ListFilter, Page};
+use crate::txn::{Accepted, Actor, Coordinator, Find, ListFilter, Page};
 
 /// Runs transactions and knows of them. See [`Coordinator`], whose methods these are.
 #[async_trait]
@@ -43,7 +43,7 @@ pub trait Api: Locks + Conversing + Operator + Events {
     ///
     /// # Errors
     /// `not_found`, `forbidden`, `wrong_state`, `journal_unavailable`.
-    async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &LeaseActor) -> Result<View, Problem>;
+    async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &Actor) -> Result<View, Problem>;
 
     /// Finds a transaction.
     ///
@@ -89,7 +89,7 @@ impl Api for Coordinator {
         Self::is_job(self, what)
     }
 
-    async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &LeaseActor) -> Result<View, Problem> {
+    async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &Actor) -> Result<View, Problem> {
         Self::end_job(self, what, verdict, actor).await
     }
 
@@ -150,7 +150,7 @@ impl Api for RepairMode {
         false
     }
 
-    async fn end_job(&self, _: &Find, _: JobVerdict, _: &LeaseActor) -> Result<View, Problem> {
+    async fn end_job(&self, _: &Find, _: JobVerdict, _: &Actor) -> Result<View, Problem> {
         Err(self.problem())
     }
 

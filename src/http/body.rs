@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
-use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, EXPECT};
+use http::{HeaderMap, Response};
 use http_body_util::BodyExt;
+use serde_json::Value;
 
+use super::{headers, reply, wire};
 use crate::model::problem::{Code, Problem};
 
 /// A body must be here within this.
@@ -47,8 +49,42 @@ async fn collect(body: &mut Body, most: usize) -> Result<Bytes, Problem> {
     Ok(whole.freeze())
 }
 
+/// The whole body as JSON.
+///
+/// # Errors
+/// As [`read`]; `unsupported_media_type`; `invalid_request` where it is no JSON.
+pub(super) async fn json(body: &mut Body, headers: &HeaderMap, most: usize) -> Result<Value, Problem> {
+    headers::must_be_json(headers)?;
+    wire::parse(&read(body, headers, most).await?)
+}
+
+/// The same where there may be none.
+///
+/// # Errors
+/// As [`json`].
+pub(super) async fn json_if_any(body: &mut Body, headers: &HeaderMap, most: usize) -> Result<Option<Value>, Problem> {
+    let bytes = read(body, headers, most).await?;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    headers::must_be_json(headers)?;
+    wire::parse(&bytes).map(Some)
+}
+
+/// What came of a request with a body; where it was refused the body is read to its end first.
+pub(super) async fn answered(
+    result: Result<Response<Body>, Problem>,
+    body: &mut Body,
+    headers: &HeaderMap,
+) -> Response<Body> {
+    if result.is_err() {
+        discard(body, headers).await;
+    }
+    reply::or_problem(result)
+}
+
 /// Reads on and throws away. A client that waits for `100 Continue` has sent nothing and needs none of it.
-pub(super) async fn discard(body: &mut Body, headers: &HeaderMap) {
+async fn discard(body: &mut Body, headers: &HeaderMap) {
     if headers.contains_key(EXPECT) {
         return;
     }

@@ -98,8 +98,7 @@ impl Followers {
 )]
 pub(super) async fn follow(State(door): State<Arc<Door>>, request: Request) -> Response<Body> {
     let tie = request.extensions().get::<Tie>().cloned().unwrap_or_default();
-    let opened = open(&door, request.method(), request.headers(), request.uri(), tie);
-    opened.unwrap_or_else(|problem| reply::problem(&problem))
+    reply::or_problem(open(&door, request.method(), request.headers(), request.uri(), tie))
 }
 
 fn open(door: &Door, method: &Method, head: &HeaderMap, uri: &Uri, tie: Tie) -> Result<Response<Body>, Problem> {

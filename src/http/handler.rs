@@ -23,10 +23,6 @@ type Reply = Response<Body>;
 const DEFAULT_LIMIT: usize = 100;
 const MOST_LISTED: usize = 1000;
 
-fn or_problem(result: Result<Reply, Problem>) -> Reply {
-    result.unwrap_or_else(|problem| reply::problem(&problem))
-}
-
 /// Run a transaction: all operations, one answer.
 #[utoipa::path(
     post, path = "/v1/transactions", operation_id = "submitTransaction", tag = "transactions",
@@ -44,13 +40,8 @@ fn or_problem(result: Result<Reply, Problem>) -> Reply {
 )]
 pub(super) async fn submit(State(door): State<Arc<Door>>, request: Request) -> Reply {
     let (parts, mut body) = request.into_parts();
-    match submit_inner(&door, &parts, &mut body).await {
-        Ok(reply) => reply,
-        Err(problem) => {
-            body::discard(&mut body, &parts.headers).await;
-            reply::problem(&problem)
-        }
-    }
+    let submitted = submit_inner(&door, &parts, &mut body).await;
+    body::answered(submitted, &mut body, &parts.headers).await
 }
 
 async fn submit_inner(door: &Door, parts: &Parts, body: &mut Body) -> Result<Reply, Problem> {
@@ -105,7 +96,7 @@ fn key_of(visitor: &Visitor, key: &str) -> String {
     responses((status = 200, description = "One page.", body = Page)),
 )]
 pub(super) async fn list(State(door): State<Arc<Door>>, head: HeaderMap, uri: Uri) -> Reply {
-    or_problem(list_inner(&door, &head, &uri).await)
+    reply::or_problem(list_inner(&door, &head, &uri).await)
 }
 
 async fn list_inner(door: &Door, head: &HeaderMap, uri: &Uri) -> Result<Reply, Problem> {
@@ -161,7 +152,7 @@ pub(super) async fn show(
     head: HeaderMap,
     uri: Uri,
 ) -> Reply {
-    or_problem(show_inner(&door, id, &head, &uri).await)
+    reply::or_problem(show_inner(&door, id, &head, &uri).await)
 }
 
 async fn show_inner(
@@ -216,7 +207,7 @@ pub(super) async fn key(
         }
         Ok(look_up(&door, &Find::Key(key_of(&visitor, &key)), None).await)
     };
-    or_problem(found.await)
+    reply::or_problem(found.await)
 }
 
 /// Version, uptime, stores with their powers and what is lost, journal, open transactions, the last recovery.
@@ -236,7 +227,7 @@ pub(super) async fn status(State(door): State<Arc<Door>>, head: HeaderMap, uri: 
         }
         reply::json(StatusCode::OK, &status)
     });
-    or_problem(status)
+    reply::or_problem(status)
 }
 
 /// This contract.
@@ -245,5 +236,5 @@ pub(super) async fn status(State(door): State<Arc<Door>>, head: HeaderMap, uri: 
     responses((status = 200, description = "OpenAPI 3.1.", body = serde_json::Value)),
 )]
 pub(super) async fn open_api(uri: Uri) -> Reply {
-    or_problem(headers::query(&uri, &[]).map(|_| reply::json(StatusCode::OK, &openapi::document())))
+    reply::or_problem(headers::query(&uri, &[]).map(|_| reply::json(StatusCode::OK, &openapi::document())))
 }

@@ -6,21 +6,19 @@ use async_trait::async_trait;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use http::{HeaderMap, Response, StatusCode};
+use http::{Response, StatusCode};
 use serde_json::Value;
 
-use super::access::Visitor;
 use super::api::RepairMode;
 use super::handler::which;
 use super::route::Door;
 use super::{body, headers, jobs, openapi, reply, wire};
-use crate::config::PrincipalRole;
 use crate::model::commit::KeyNote;
 use crate::model::problem::Problem;
 use crate::model::request::{Opening, Operation, PrepareWish, WaitFor};
 use crate::model::state::Outcome;
 use crate::model::view::{Answer, View};
-use crate::txn::{Coordinator, Find, LeaseActor, Opened};
+use crate::txn::{Actor, Coordinator, Find, Opened};
 
 type Reply = Response<Body>;
 
@@ -37,25 +35,20 @@ pub trait Conversing: Send + Sync {
     ///
     /// # Errors
     /// With state `active`: nothing has run. With any other: it has aborted.
-    async fn operate(&self, what: &Find, operations: Vec<Operation>, actor: &LeaseActor) -> Result<View, Problem>;
+    async fn operate(&self, what: &Find, operations: Vec<Operation>, actor: &Actor) -> Result<View, Problem>;
 
     /// Makes it outlive a crash.
     ///
     /// # Errors
     /// A store's refusal; `wrong_state`.
-    async fn prepare(&self, what: &Find, wish: PrepareWish, actor: &LeaseActor) -> Result<View, Problem>;
+    async fn prepare(&self, what: &Find, wish: PrepareWish, actor: &Actor) -> Result<View, Problem>;
 
     /// The verdict.
     ///
     /// # Errors
     /// `wrong_state`, `not_found`.
-    async fn end(
-        &self,
-        what: &Find,
-        outcome: Outcome,
-        wait: Option<WaitFor>,
-        actor: &LeaseActor,
-    ) -> Result<Answer, Problem>;
+    async fn end(&self, what: &Find, outcome: Outcome, wait: Option<WaitFor>, actor: &Actor)
+    -> Result<Answer, Problem>;
 }
 
 #[async_trait]
@@ -64,11 +57,11 @@ impl Conversing for Coordinator {
         Self::open(self, opening, key).await
     }
 
-    async fn operate(&self, what: &Find, operations: Vec<Operation>, actor: &LeaseActor) -> Result<View, Problem> {
+    async fn operate(&self, what: &Find, operations: Vec<Operation>, actor: &Actor) -> Result<View, Problem> {
         Self::operate(self, what, operations, actor).await
     }
 
-    async fn prepare(&self, what: &Find, wish: PrepareWish, actor: &LeaseActor) -> Result<View, Problem> {
+    async fn prepare(&self, what: &Find, wish: PrepareWish, actor: &Actor) -> Result<View, Problem> {
         Self::prepare(self, what, wish, actor).await
     }
 
@@ -77,7 +70,7 @@ impl Conversing for Coordinator {
         what: &Find,
         outcome: Outcome,
         wait: Option<WaitFor>,
-        actor: &LeaseActor,
+        actor: &Actor,
     ) -> Result<Answer, Problem> {
         Self::end(self, what, outcome, wait, actor).await
     }
@@ -89,23 +82,16 @@ impl Conversing for RepairMode {
         Err(self.problem())
     }
 
-    async fn operate(&self, _: &Find, _: Vec<Operation>, _: &LeaseActor) -> Result<View, Problem> {
+    async fn operate(&self, _: &Find, _: Vec<Operation>, _: &Actor) -> Result<View, Problem> {
         Err(self.problem())
     }
 
-    async fn prepare(&self, _: &Find, _: PrepareWish, _: &LeaseActor) -> Result<View, Problem> {
+    async fn prepare(&self, _: &Find, _: PrepareWish, _: &Actor) -> Result<View, Problem> {
         Err(self.problem())
     }
 
-    async fn end(&self, _: &Find, _: Outcome, _: Option<WaitFor>, _: &LeaseActor) -> Result<Answer, Problem> {
+    async fn end(&self, _: &Find, _: Outcome, _: Option<WaitFor>, _: &Actor) -> Result<Answer, Problem> {
         Err(self.problem())
-    }
-}
-
-fn actor(visitor: Visitor) -> LeaseActor {
-    match visitor.role {
-        PrincipalRole::Operator => LeaseActor::Operator,
-        PrincipalRole::App => LeaseActor::Principal(visitor.name),
     }
 }
 
@@ -120,33 +106,18 @@ pub(super) async fn open(door: &Door, opening: Opening, key: Option<KeyNote>) ->
 /// Reads a request to one transaction, carries it out by `act`, and reads a refused body to its end.
 async fn attend<F>(door: &Door, id: Result<Path<String>, PathRejection>, request: Request, act: F) -> Reply
 where
-    F: AsyncFnOnce(Find, Option<Value>, LeaseActor) -> Result<Reply, Problem>,
+    F: AsyncFnOnce(Find, Option<Value>, Actor) -> Result<Reply, Problem>,
 {
     let (parts, mut body) = request.into_parts();
     let done = async {
         let visitor = door.access.visitor(&parts.headers)?;
         headers::query(&parts.uri, &[])?;
         let what = which(id)?;
-        let json = read(door, &parts.headers, &mut body).await?;
-        act(what, json, actor(visitor)).await
+        let json = body::json_if_any(&mut body, &parts.headers, door.max_body_bytes).await?;
+        act(what, json, visitor.actor()).await
     };
-    match done.await {
-        Ok(reply) => reply,
-        Err(problem) => {
-            body::discard(&mut body, &parts.headers).await;
-            reply::problem(&problem)
-        }
-    }
-}
-
-/// The body as JSON; `None` where there is none.
-async fn read(door: &Door, head: &HeaderMap, body: &mut Body) -> Result<Option<Value>, Problem> {
-    let bytes = body::read(body, head, door.max_body_bytes).await?;
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    headers::must_be_json(head)?;
-    wire::parse(&bytes).map(Some)
+    let done = done.await;
+    body::answered(done, &mut body, &parts.headers).await
 }
 
 /// Run more operations of an open transaction. Reads see what it wrote; `$ref` reaches back to earlier calls.

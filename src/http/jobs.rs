@@ -12,7 +12,7 @@ use crate::model::problem::Problem;
 use crate::model::state::Outcome;
 use crate::model::trace::TraceId;
 use crate::model::view::Answer;
-use crate::txn::{Find, LeaseActor};
+use crate::txn::{Actor, Find};
 
 /// `POST /v1/transactions` with `job`: 201 where it is new, 200 where the same request has opened it before.
 pub(super) async fn open(
@@ -69,7 +69,7 @@ pub(super) async fn end(
     what: &Find,
     outcome: Outcome,
     body: Option<Value>,
-    actor: &LeaseActor,
+    actor: &Actor,
 ) -> Result<Response<Body>, Problem> {
     let verdict = match outcome {
         Outcome::Committed => wire::commit_job(body)?,

@@ -11,13 +11,11 @@ use http::header::ACCEPT;
 use http::{HeaderMap, Response, StatusCode, Uri};
 use serde_json::json;
 
-use super::access::Visitor;
 use super::api::RepairMode;
 use super::route::Door;
 use super::{body, graph, headers, openapi, operator, reply, wire};
-use crate::config::PrincipalRole;
 use crate::model::problem::{Code, Problem};
-use crate::txn::{Coordinator, DeadlockView, KeyView, LeaseActor, LeaseView, LeaseWish, WaitForView};
+use crate::txn::{Actor, Coordinator, DeadlockView, KeyView, LeaseView, LeaseWish, WaitForView};
 
 type Reply = Response<Body>;
 const MOST_KEYS: usize = 1000;
@@ -37,13 +35,13 @@ pub trait Locks: Send + Sync {
     ///
     /// # Errors
     /// `not_found`, `forbidden`.
-    fn renew_lease(&self, id: &str, ttl: Option<Duration>, actor: &LeaseActor) -> Result<LeaseView, Problem>;
+    fn renew_lease(&self, id: &str, ttl: Option<Duration>, actor: &Actor) -> Result<LeaseView, Problem>;
 
     /// Gives it back.
     ///
     /// # Errors
     /// `not_found`, `forbidden`.
-    fn release_lease(&self, id: &str, actor: &LeaseActor) -> Result<(), Problem>;
+    fn release_lease(&self, id: &str, actor: &Actor) -> Result<(), Problem>;
 
     /// The lock table.
     ///
@@ -70,11 +68,11 @@ impl Locks for Coordinator {
         Self::lease(self, wish).await
     }
 
-    fn renew_lease(&self, id: &str, ttl: Option<Duration>, actor: &LeaseActor) -> Result<LeaseView, Problem> {
+    fn renew_lease(&self, id: &str, ttl: Option<Duration>, actor: &Actor) -> Result<LeaseView, Problem> {
         Self::renew_lease(self, id, ttl, actor)
     }
 
-    fn release_lease(&self, id: &str, actor: &LeaseActor) -> Result<(), Problem> {
+    fn release_lease(&self, id: &str, actor: &Actor) -> Result<(), Problem> {
         Self::release_lease(self, id, actor)
     }
 
@@ -97,11 +95,11 @@ impl Locks for RepairMode {
         Err(self.problem())
     }
 
-    fn renew_lease(&self, _: &str, _: Option<Duration>, _: &LeaseActor) -> Result<LeaseView, Problem> {
+    fn renew_lease(&self, _: &str, _: Option<Duration>, _: &Actor) -> Result<LeaseView, Problem> {
         Err(self.problem())
     }
 
-    fn release_lease(&self, _: &str, _: &LeaseActor) -> Result<(), Problem> {
+    fn release_lease(&self, _: &str, _: &Actor) -> Result<(), Problem> {
         Err(self.problem())
     }
 
@@ -118,17 +116,6 @@ impl Locks for RepairMode {
     }
 }
 
-fn or_problem(result: Result<Reply, Problem>) -> Reply {
-    result.unwrap_or_else(|problem| reply::problem(&problem))
-}
-
-fn actor(visitor: &Visitor) -> LeaseActor {
-    match visitor.role {
-        PrincipalRole::Operator => LeaseActor::Operator,
-        PrincipalRole::App => LeaseActor::Principal(visitor.name.clone()),
-    }
-}
-
 /// Take a lock for a time: a lease. It ends with its time, by being released, or with the sidecar.
 #[utoipa::path(
     post, path = "/v1/locks", operation_id = "takeLease", tag = "locks",
@@ -140,18 +127,12 @@ pub(super) async fn lease(State(door): State<Arc<Door>>, request: Request) -> Re
     let taken = async {
         let visitor = door.access.visitor(&parts.headers)?;
         headers::query(&parts.uri, &[])?;
-        headers::must_be_json(&parts.headers)?;
-        let bytes = body::read(&mut body, &parts.headers, LARGEST_BODY).await?;
-        let wish = wire::lease(wire::parse(&bytes)?, visitor.name)?;
-        door.api.lease(wish).await
+        let json = body::json(&mut body, &parts.headers, LARGEST_BODY).await?;
+        let view = door.api.lease(wire::lease(json, visitor.name)?).await?;
+        Ok(reply::made(&format!("/v1/locks/{}", view.lease), &view))
     };
-    match taken.await {
-        Ok(view) => reply::made(&format!("/v1/locks/{}", view.lease), &view),
-        Err(problem) => {
-            body::discard(&mut body, &parts.headers).await;
-            reply::problem(&problem)
-        }
-    }
+    let taken = taken.await;
+    body::answered(taken, &mut body, &parts.headers).await
 }
 
 /// Renew a lease: it lasts for `ttl_ms` from now.
@@ -170,19 +151,14 @@ pub(super) async fn renew(
     let renewed = async {
         let visitor = door.access.visitor(&parts.headers)?;
         headers::query(&parts.uri, &[])?;
-        let bytes = body::read(&mut body, &parts.headers, LARGEST_BODY).await?;
-        let ttl = if bytes.is_empty() {
-            None
-        } else {
-            headers::must_be_json(&parts.headers)?;
-            wire::renewal(wire::parse(&bytes)?)?
-        };
+        let json = body::json_if_any(&mut body, &parts.headers, LARGEST_BODY).await?;
+        let ttl = json.map_or(Ok(None), wire::renewal)?;
         let id = lease.map(|Path(id)| id).unwrap_or_default();
-        let renew = || door.api.renew_lease(&id, ttl, &actor(&visitor));
+        let renew = || door.api.renew_lease(&id, ttl, &visitor.actor());
         let view = operator::on_lease(&door, &parts.headers, &visitor, "lease_renew", &id, renew).await?;
         Ok(reply::json(StatusCode::OK, &view))
     };
-    or_problem(renewed.await)
+    reply::or_problem(renewed.await)
 }
 
 /// Release a lease.
@@ -201,11 +177,11 @@ pub(super) async fn release(
         let visitor = door.access.visitor(&head)?;
         headers::query(&uri, &[])?;
         let id = lease.map(|Path(id)| id).unwrap_or_default();
-        let release = || door.api.release_lease(&id, &actor(&visitor));
+        let release = || door.api.release_lease(&id, &visitor.actor());
         operator::on_lease(&door, &head, &visitor, "lease_release", &id, release).await?;
         Ok(reply::nothing())
     };
-    or_problem(released.await)
+    reply::or_problem(released.await)
 }
 
 /// Our own lock table: who holds and who waits, contended keys first.
@@ -225,7 +201,7 @@ pub(super) async fn table(State(door): State<Arc<Door>>, head: HeaderMap, uri: U
         }
         Ok(reply::json(StatusCode::OK, &json!({"locks": door.api.locks(limit)?})))
     };
-    or_problem(shown())
+    reply::or_problem(shown())
 }
 
 /// Who waits for whom, in our own table and inside the stores: JSON, or a picture.
@@ -246,7 +222,7 @@ pub(super) async fn wait_for(State(door): State<Arc<Door>>, head: HeaderMap, uri
             graph::Form::Svg => reply::with_type(StatusCode::OK, "image/svg+xml", graph::svg(&view)),
         })
     };
-    or_problem(shown.await)
+    reply::or_problem(shown.await)
 }
 
 /// The last hundred deadlocks, newest first: who waited for whom in a circle, the scores, who gave way.
@@ -260,5 +236,5 @@ pub(super) async fn deadlocks(State(door): State<Arc<Door>>, head: HeaderMap, ur
         headers::query(&uri, &[])?;
         Ok(reply::json(StatusCode::OK, &json!({"deadlocks": door.api.deadlocks()?})))
     };
-    or_problem(shown())
+    reply::or_problem(shown())
 }

@@ -187,13 +187,8 @@ pub(super) async fn resolve(
     request: Request,
 ) -> Reply {
     let (parts, mut body) = request.into_parts();
-    match resolve_inner(&door, id, &parts.uri, &parts.headers, &mut body).await {
-        Ok(reply) => reply,
-        Err(problem) => {
-            body::discard(&mut body, &parts.headers).await;
-            reply::problem(&problem)
-        }
-    }
+    let resolved = resolve_inner(&door, id, &parts.uri, &parts.headers, &mut body).await;
+    body::answered(resolved, &mut body, &parts.headers).await
 }
 
 async fn resolve_inner(
@@ -207,9 +202,7 @@ async fn resolve_inner(
     let visitor = operator(door, head, "resolve", named).await?;
     headers::query(uri, &[])?;
     let (what, asked) = asked(id)?;
-    headers::must_be_json(head)?;
-    let bytes = body::read(body, head, LARGEST_BODY).await?;
-    let (verb, reason) = wire::hand(wire::parse(&bytes)?)?;
+    let (verb, reason) = wire::hand(body::json(body, head, LARGEST_BODY).await?)?;
     let trace = headers::trace_id(head).map(str::to_owned);
     let wish = HandWish { verb, reason, who: visitor.name, trace };
     Ok(match door.api.resolve(&what, wish).await {
@@ -239,7 +232,7 @@ pub(super) async fn explain(
             Err(problem) => reply::unknown(&problem, asked),
         })
     };
-    explained.await.unwrap_or_else(|problem: Problem| reply::problem(&problem))
+    reply::or_problem(explained.await)
 }
 
 /// Prepared transactions of Outrigger's shape that nothing open here answers for: of this log, and of others.
@@ -253,7 +246,7 @@ pub(super) async fn orphans(State(door): State<Arc<Door>>, head: HeaderMap, uri:
         headers::query(&uri, &[])?;
         Ok(reply::json(StatusCode::OK, &door.api.orphans().await?))
     };
-    listed.await.unwrap_or_else(|problem: Problem| reply::problem(&problem))
+    reply::or_problem(listed.await)
 }
 
 /// End by hand a prepared transaction of a log that is dead, the way that its decider says. Operators only.
@@ -267,17 +260,11 @@ pub(super) async fn resolve_orphan(State(door): State<Arc<Door>>, request: Reque
     let resolved = async {
         let visitor = operator(&door, &parts.headers, "resolve_orphan", "").await?;
         headers::query(&parts.uri, &[])?;
-        headers::must_be_json(&parts.headers)?;
-        let bytes = body::read(&mut body, &parts.headers, LARGEST_BODY).await?;
+        let json = body::json(&mut body, &parts.headers, LARGEST_BODY).await?;
         let trace = headers::trace_id(&parts.headers).map(str::to_owned);
-        let wish = wire::orphan(wire::parse(&bytes)?, visitor.name, trace)?;
-        door.api.resolve_orphan(wish).await
+        let wish = wire::orphan(json, visitor.name, trace)?;
+        Ok(reply::json(StatusCode::OK, &door.api.resolve_orphan(wish).await?))
     };
-    match resolved.await {
-        Ok(done) => reply::json(StatusCode::OK, &done),
-        Err(problem) => {
-            body::discard(&mut body, &parts.headers).await;
-            reply::problem(&problem)
-        }
-    }
+    let resolved = resolved.await;
+    body::answered(resolved, &mut body, &parts.headers).await
 }

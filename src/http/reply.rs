@@ -103,6 +103,11 @@ fn retry_after(response: &mut Response<Body>, seconds: u32) {
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
 }
 
+/// What came of a request.
+pub(super) fn or_problem(result: Result<Response<Body>, Problem>) -> Response<Body> {
+    result.unwrap_or_else(|refusal| problem(&refusal))
+}
+
 /// A refusal.
 pub(super) fn problem(problem: &Problem) -> Response<Body> {
     with_members(problem, members(problem))

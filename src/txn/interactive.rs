@@ -21,8 +21,7 @@ use tracing::Instrument;
 
 use self::talk::Talk;
 use super::entry::{Entry, Results, cause_view};
-use super::leases::LeaseActor;
-use super::{Coordinator, Core, Find, close, look_up};
+use super::{Actor, Coordinator, Core, Find, close, look_up};
 use crate::metrics::AttemptReason;
 use crate::model::commit::KeyNote;
 use crate::model::ids::TxnId;
@@ -115,12 +114,8 @@ impl Line {
         }
     }
 
-    fn must_be_for(&self, actor: &LeaseActor) -> Result<(), Problem> {
-        match actor {
-            LeaseActor::Operator => Ok(()),
-            LeaseActor::Principal(name) if *name == self.terms.principal => Ok(()),
-            LeaseActor::Principal(_) => Err(Problem::new(Code::Forbidden, "another principal opened this transaction")),
-        }
+    fn must_be_for(&self, actor: &Actor) -> Result<(), Problem> {
+        actor.must_be(&self.terms.principal, "another principal opened this transaction")
     }
 }
 
@@ -166,7 +161,7 @@ impl Coordinator {
     /// # Errors
     /// Where the state is still `active` nothing has run (a reference that leads nowhere, a plan that is impossible, a
     /// store that cannot be reached yet): the transaction can go on. Any other problem has aborted it.
-    pub async fn operate(&self, what: &Find, operations: Vec<Operation>, actor: &LeaseActor) -> Result<View, Problem> {
+    pub async fn operate(&self, what: &Find, operations: Vec<Operation>, actor: &Actor) -> Result<View, Problem> {
         let entry = self.open_entry(what, actor).await?;
         self.talk_to(&entry, operations, Vec::new()).await
     }
@@ -191,7 +186,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// The refusal of a store: the transaction has aborted. `wrong_state`.
-    pub async fn prepare(&self, what: &Find, wish: PrepareWish, actor: &LeaseActor) -> Result<View, Problem> {
+    pub async fn prepare(&self, what: &Find, wish: PrepareWish, actor: &Actor) -> Result<View, Problem> {
         let entry = self.open_entry(what, actor).await?;
         let line = self.core.conversations.line(entry.id).ok_or_else(|| wrong_state(&entry, "prepare"))?;
         match line.ask(|reply| Call::Prepare { wish, reply }).await {
@@ -214,7 +209,7 @@ impl Coordinator {
         what: &Find,
         outcome: Outcome,
         wait: Option<WaitFor>,
-        actor: &LeaseActor,
+        actor: &Actor,
     ) -> Result<Answer, Problem> {
         let core = &self.core;
         let Some(entry) = core.registry.find(what) else {
@@ -249,7 +244,7 @@ impl Coordinator {
         }
     }
 
-    async fn open_entry(&self, what: &Find, actor: &LeaseActor) -> Result<Arc<Entry>, Problem> {
+    async fn open_entry(&self, what: &Find, actor: &Actor) -> Result<Arc<Entry>, Problem> {
         let Some(entry) = self.core.registry.find(what) else {
             let view = look_up::find(&self.core, what).await?;
             let detail = format!("transaction {} is {}", view.id, view.state.as_str());

@@ -25,6 +25,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 use utoipa::ToSchema;
 
+use super::actor::Actor;
 use super::core::Core;
 use super::{Coordinator, work};
 use crate::clock;
@@ -68,15 +69,6 @@ pub struct LeaseView {
     pub mode: &'static str,
     /// RFC 3339 UTC, by the sidecar's clock, for people.
     pub expires_at: String,
-}
-
-/// Who may act on a lease.
-#[derive(Clone, Debug)]
-pub enum LeaseActor {
-    /// Its own holder.
-    Principal(Arc<str>),
-    /// Anybody's.
-    Operator,
 }
 
 /// All of them.
@@ -195,7 +187,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// `not_found` where it is over or never was; `forbidden` where it is another's.
-    pub fn renew_lease(&self, id: &str, ttl: Option<Duration>, actor: &LeaseActor) -> Result<LeaseView, Problem> {
+    pub fn renew_lease(&self, id: &str, ttl: Option<Duration>, actor: &Actor) -> Result<LeaseView, Problem> {
         let (id, mut table) = (read_id(id)?, self.core.leases.table());
         let lease = table.live.get_mut(&id).ok_or_else(unknown)?;
         may_act(lease, actor)?;
@@ -212,7 +204,7 @@ impl Coordinator {
     ///
     /// # Errors
     /// As [`Self::renew_lease`].
-    pub fn release_lease(&self, id: &str, actor: &LeaseActor) -> Result<(), Problem> {
+    pub fn release_lease(&self, id: &str, actor: &Actor) -> Result<(), Problem> {
         let id = read_id(id)?;
         {
             let mut table = self.core.leases.table();
@@ -269,12 +261,8 @@ fn view(id: TxnId, token: u64, wish: &LeaseWish, ttl: Duration) -> LeaseView {
     }
 }
 
-fn may_act(lease: &Lease, actor: &LeaseActor) -> Result<(), Problem> {
-    match actor {
-        LeaseActor::Operator => Ok(()),
-        LeaseActor::Principal(name) if *name == lease.wish.principal => Ok(()),
-        LeaseActor::Principal(_) => Err(Problem::new(Code::Forbidden, "that lease is another principal's")),
-    }
+fn may_act(lease: &Lease, actor: &Actor) -> Result<(), Problem> {
+    actor.must_be(&lease.wish.principal, "that lease is another principal's")
 }
 
 fn read_id(text: &str) -> Result<TxnId, Problem> {

@@ -16,6 +16,7 @@
 //!
 //! A client that goes away drops a receiver, never the protocol.
 
+mod actor;
 mod atomic;
 mod core;
 mod deadlock;
@@ -54,13 +55,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
+pub use self::actor::Actor;
 pub use self::core::Settings;
 pub use self::deadlock::{DeadlockView, NodeView, WaitForView};
 pub use self::events::FollowWish;
 pub use self::explain::{DeciderView, Explanation, PromiseView, VerbView};
 pub use self::hand::SetbackView;
 pub use self::interactive::Opened;
-pub use self::leases::{LeaseActor, LeaseView, LeaseWish};
+pub use self::leases::{LeaseView, LeaseWish};
 pub use self::lock_view::{KeyView, PartyView};
 pub use self::orphans::{OrphanList, OrphanResolved, OrphanView, OrphanWish, UnreachableView};
 pub use self::registry::Retention;

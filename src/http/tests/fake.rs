@@ -21,8 +21,8 @@ use crate::model::request::{Opening, Operation, PrepareWish, TxnRequest, WaitFor
 use crate::model::state::{Outcome, TxnState};
 use crate::model::view::{Answer, View};
 use crate::txn::{
-    Accepted, DeadlockView, Explanation, Find, FollowWish, HandWish, KeyView, LeaseActor, LeaseView, LeaseWish,
-    ListFilter, Opened, OrphanList, OrphanResolved, OrphanWish, Page, WaitForView,
+    Accepted, Actor, DeadlockView, Explanation, Find, FollowWish, HandWish, KeyView, LeaseView, LeaseWish, ListFilter,
+    Opened, OrphanList, OrphanResolved, OrphanWish, Page, WaitForView,
 };
 
 /// The id of every transaction here.
@@ -124,29 +124,10 @@ impl Fake {
 
 pub(super) fn view(state: TxnState) -> Box<View> {
     Box::new(View {
-        id: ID.to_owned(),
-        name: None,
-        trace_id: None,
-        state,
         guarantee: Some("atomic"),
-        plan: None,
-        results: None,
-        attempts: 1,
-        retried_for: Vec::new(),
-        pending: Vec::new(),
         took_ms: Some(1.5),
         started_at: "2026-11-21T00:00:00Z".to_owned(),
-        ended_at: None,
-        lease_expires_at: None,
-        prepared: None,
-        participants: Vec::new(),
-        timeline: Vec::new(),
-        cause: None,
-        skipped: Vec::new(),
-        job: None,
-        parent: None,
-        chunk: None,
-        undoes: None,
+        ..View::of(ID.to_owned(), state)
     })
 }
 
@@ -184,7 +165,7 @@ impl Api for Fake {
         matches!(what, Find::Name(name) if name.starts_with("job-"))
     }
 
-    async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &LeaseActor) -> Result<View, Problem> {
+    async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &Actor) -> Result<View, Problem> {
         self.found.lock().unwrap().push(format!("{what:?} {verdict:?} {actor:?}"));
         Ok(*view(if verdict == JobVerdict::Commit { TxnState::Committed } else { TxnState::Compensating }))
     }
@@ -230,12 +211,12 @@ impl Conversing for Fake {
         Ok(Opened::New(view(TxnState::Active)))
     }
 
-    async fn operate(&self, what: &Find, operations: Vec<Operation>, _: &LeaseActor) -> Result<View, Problem> {
+    async fn operate(&self, what: &Find, operations: Vec<Operation>, _: &Actor) -> Result<View, Problem> {
         self.found.lock().unwrap().push(format!("{what:?} operations {}", operations.len()));
         Ok(*view(TxnState::Active))
     }
 
-    async fn prepare(&self, what: &Find, wish: PrepareWish, _: &LeaseActor) -> Result<View, Problem> {
+    async fn prepare(&self, what: &Find, wish: PrepareWish, _: &Actor) -> Result<View, Problem> {
         self.found.lock().unwrap().push(format!("{what:?} prepare {:?} {}", wish.ttl, wish.on_expiry.as_str()));
         Ok(*view(TxnState::Prepared))
     }
@@ -245,7 +226,7 @@ impl Conversing for Fake {
         what: &Find,
         outcome: Outcome,
         wait: Option<WaitFor>,
-        actor: &LeaseActor,
+        actor: &Actor,
     ) -> Result<Answer, Problem> {
         self.found.lock().unwrap().push(format!("{what:?} {} {wait:?} {actor:?}", outcome.as_str()));
         Ok(self.answer.lock().unwrap().take().unwrap_or_else(|| Answer::View(view(TxnState::Committed))))
@@ -310,11 +291,11 @@ impl Locks for Fake {
         Err(Problem::new(Code::LockTimeout, "never here"))
     }
 
-    fn renew_lease(&self, _: &str, _: Option<Duration>, _: &LeaseActor) -> Result<LeaseView, Problem> {
+    fn renew_lease(&self, _: &str, _: Option<Duration>, _: &Actor) -> Result<LeaseView, Problem> {
         Err(Problem::new(Code::NotFound, "never here"))
     }
 
-    fn release_lease(&self, _: &str, _: &LeaseActor) -> Result<(), Problem> {
+    fn release_lease(&self, _: &str, _: &Actor) -> Result<(), Problem> {
         Err(Problem::new(Code::NotFound, "never here"))
     }
 

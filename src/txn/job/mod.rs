@@ -36,7 +36,7 @@ pub(super) use self::progress::Job;
 
 use super::core::Core;
 use super::entry::{Entry, cause_view};
-use super::{Coordinator, Find, LeaseActor};
+use super::{Actor, Coordinator, Find};
 use crate::clock;
 use crate::crash;
 use crate::journal::job::{JobHead, JobLog};
@@ -75,18 +75,14 @@ impl Coordinator {
     /// # Errors
     /// `not_found`; `forbidden`; `wrong_state` where it is no job, ended the other way, has chunks at work, lacks chunks
     /// (commit) or compensations (rollback: the detail lists them); `journal_unavailable`.
-    pub async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &LeaseActor) -> Result<View, Problem> {
+    pub async fn end_job(&self, what: &Find, verdict: JobVerdict, actor: &Actor) -> Result<View, Problem> {
         let unknown = || Problem::new(Code::NotFound, "no such job is known (state: unknown)");
         let entry = self.core.registry.find(what).ok_or_else(unknown)?;
         let Some(job) = entry.job().cloned() else {
             let detail = "that is a transaction, and no batch job";
             return Err(Problem::new(Code::WrongState, detail).of(entry.id, entry.state()));
         };
-        if let LeaseActor::Principal(name) = actor
-            && *name != job.head.principal
-        {
-            return Err(Problem::new(Code::Forbidden, "that job is another principal's"));
-        }
+        actor.must_be(&job.head.principal, "that job is another principal's")?;
         let (core, same) = (self.core.clone(), entry.clone());
         let ending = self.core.tasks.spawn(async move { end(&core, &same, &job, verdict).await });
         ending.await.unwrap_or_else(|_| Err(Problem::new(Code::Internal, "ending the job panicked")))?;
